@@ -1,0 +1,1 @@
+"""The pure core: deciders, views, events, expectations, codecs. No I/O here."""

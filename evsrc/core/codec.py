@@ -1,0 +1,325 @@
+"""Turn events into a stored name and bytes, and back. No I/O here.
+
+Stored names are literals that never change; class names may. Decoding goes by a table
+of declared types only: nothing in the data can name a class to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import (
+    Any,
+    Final,
+    Generic,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+)
+
+import msgspec
+from msgspec import Struct, structs
+from pyrsistent import PMap, PSet, PVector, pmap, pset, pvector
+
+from .errors import (
+    DuplicateEventTypeError,
+    EventTypeNotFoundError,
+    InvalidEventError,
+    SerializationError,
+)
+from .event import E, StreamName
+
+EnvT = TypeVar("EnvT", covariant=True)
+Hook: TypeAlias = Callable[[Any], Any]
+DecodeHook: TypeAlias = Callable[[type, Any], Any]
+Decode: TypeAlias = Callable[[bytes], Any]
+
+
+class Opaque(Struct, frozen=True):
+    """An event whose stored name this process does not know, as it was stored."""
+
+    type: str
+    data: bytes
+
+
+class Envelope(Struct, frozen=True):
+    """What the log knows about one stored event beside its own bytes."""
+
+    id: bytes
+    stream: StreamName
+    version: int
+    metadata: bytes | None
+
+
+class Restore(Protocol[EnvT]):
+    """Build an event that carries facts of its envelope in its own fields."""
+
+    def __call__(self, type: str, data: bytes, envelope: Envelope) -> EnvT:
+        """Decode *data*, the event stored under the name *type*."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Codec(Generic[E]):
+    """How events of one domain are named, checked, written and read.
+
+    Args:
+        name: an event's stored name, once its fields were checked.
+            Raises EventTypeNotFoundError or InvalidEventError.
+        encode: a checked event as bytes.
+        decode: stored name and bytes to the event. Raises SerializationError.
+        restore: given for events that repeat their envelope (the facade's); used
+            instead of `decode`, and it must agree with it.
+    """
+
+    name: Callable[[E], str]
+    encode: Callable[[E], bytes]
+    decode: Callable[[str, bytes], E]
+    restore: Restore[E] | None = None
+
+
+def enc_hook(value: Any) -> Any:
+    """Show msgspec a pyrsistent collection or a pydantic model as plain data.
+
+    >>> enc_hook(pvector([1, 2]))
+    [1, 2]
+    """
+    if isinstance(value, PMap):
+        return dict(value)
+    if isinstance(value, PVector):
+        return list(value)
+    if isinstance(value, PSet):
+        return list(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise NotImplementedError(f"cannot encode {type(value).__qualname__}")
+
+
+def dec_hook(type: type, value: Any) -> Any:
+    """Build a pyrsistent collection or a pydantic model from plain data.
+
+    >>> dec_hook(PMap[str, int], {"a": 1})
+    pmap({'a': 1})
+    """
+    origin: Any = get_origin(type) or type
+    arguments: tuple[Any, ...] = get_args(type)
+    if origin is PMap:
+        return pmap(_convert(value, dict, arguments))
+    if origin is PVector:
+        return pvector(_convert(value, list, arguments))
+    if origin is PSet:
+        return pset(_convert(value, list, arguments))
+    if hasattr(origin, "model_validate"):
+        return origin.model_validate(value)
+    raise NotImplementedError(f"cannot decode {type}")
+
+
+def _convert(value: Any, container: Any, arguments: tuple[Any, ...]) -> Any:
+    wanted = container[arguments] if arguments else container
+    return msgspec.convert(value, wanted, dec_hook=dec_hook)
+
+
+_IMMEDIATE: Final = (
+    msgspec.inspect.StrType,
+    msgspec.inspect.IntType,
+    msgspec.inspect.BoolType,
+    msgspec.inspect.UUIDType,
+    msgspec.inspect.NoneType,
+    msgspec.inspect.DateTimeType,
+    msgspec.inspect.DateType,
+    msgspec.inspect.DecimalType,
+)
+
+
+def checker(
+    event_type: type[Any],
+    encode: Callable[[Any], bytes],
+    decode: Callable[[bytes], Any],
+    name: str,
+    *,
+    free: Collection[str] = (),
+) -> Callable[[Any], None]:
+    """Make the check that every event of one class passes before it is appended.
+
+    msgspec does not validate in constructors, so a value is accepted only if what would
+    be stored reads back as an equal value. For classes of plain fields the answer
+    depends on the fields' types alone, and is remembered per combination of them.
+
+    Args:
+        event_type: the class.
+        encode: the class's encoder.
+        decode: its decoder.
+        name: its stored name, for the message.
+        free: fields that hold any JSON value and need not read back equal.
+
+    Raises:
+        InvalidEventError: from the check, with the path of the field.
+    """
+    seen: set[tuple[type, ...]] = set()
+    plain = _only_plain_fields(event_type, free)
+    as_tuple = structs.astuple
+
+    def check(event: Any) -> None:
+        kinds = tuple(map(type, as_tuple(event)))
+        if kinds in seen:
+            return
+        try:
+            back = decode(encode(event))
+        except Exception as error:
+            raise InvalidEventError(name, str(error)) from error
+        if back != event:
+            difference = _difference(event, back, free)
+            if difference is not None:
+                raise InvalidEventError(name, difference)
+        if plain:
+            seen.add(kinds)
+
+    return check
+
+
+def _only_plain_fields(event_type: type[Any], free: Collection[str]) -> bool:
+    info = msgspec.inspect.type_info(event_type)
+    return isinstance(info, msgspec.inspect.StructType) and all(
+        _is_plain(field.type) for field in info.fields if field.name not in free
+    )
+
+
+def _is_plain(kind: msgspec.inspect.Type) -> bool:
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return all(_is_plain(part) for part in kind.types)
+    if not isinstance(kind, _IMMEDIATE):
+        return False
+    constraints = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length")
+    return all(getattr(kind, c, None) is None for c in (*constraints, "pattern", "tz"))
+
+
+def _difference(event: Any, back: Any, free: Collection[str]) -> str | None:
+    for field in event.__struct_fields__:
+        given, read = getattr(event, field), getattr(back, field)
+        if given != read and field not in free:
+            return f"{given!r} would read back as {read!r} - at `$.{field}`"
+    return None
+
+
+def json_codec(
+    types: Mapping[str, type[E]],
+    *,
+    unknown: Literal["opaque", "error"] = "opaque",
+    enc_hook: Hook = enc_hook,
+    dec_hook: DecodeHook = dec_hook,
+) -> Codec[E]:
+    """Make a codec that stores frozen msgspec structs as JSON.
+
+    Args:
+        types: stored name to class; the names never change, the classes may be renamed.
+        unknown: a stored name that is not in *types* is read as an `Opaque`, or is an
+            EventTypeNotFoundError.
+        enc_hook: value to plain data, for types that msgspec does not know; the default
+            covers pyrsistent collections and pydantic models.
+        dec_hook: the way back.
+
+    Raises:
+        DuplicateEventTypeError: one class under two names (it could not be read back as
+            what it was written).
+    """
+    encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
+    decoders: dict[str, Decode] = {
+        name: msgspec.json.Decoder(cls, dec_hook=dec_hook).decode
+        for name, cls in types.items()
+    }
+    names = _names_of(types)
+    checks = {
+        cls: checker(cls, encode, decoders[name], name) for cls, name in names.items()
+    }
+
+    def name_of(event: E) -> str:
+        cls = type(event)
+        name = names.get(cls)
+        if name is None:
+            if isinstance(event, Opaque):
+                return event.type
+            raise EventTypeNotFoundError(cls.__qualname__, types)
+        checks[cls](event)
+        return name
+
+    def encode_event(event: E) -> bytes:
+        return event.data if isinstance(event, Opaque) else encode(event)
+
+    def decode_event(type: str, data: bytes) -> E:
+        decoder = decoders.get(type)
+        if decoder is None:
+            if unknown == "error":
+                raise EventTypeNotFoundError(type, types)
+            return Opaque(type, data)  # type: ignore[return-value]  # documented above
+        try:
+            event: E = decoder(data)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise SerializationError(type, str(error)) from error
+        return event
+
+    return Codec(name_of, encode_event, decode_event)
+
+
+def _names_of(types: Mapping[str, type[E]]) -> dict[type, str]:
+    names: dict[type, str] = {}
+    for name, cls in types.items():
+        if cls in names:
+            raise DuplicateEventTypeError(f"{names[cls]} and {name}", cls, cls)
+        names[cls] = name
+    return names
+
+
+def value_codec() -> Codec[Any]:
+    """Make the codec of stores that keep values as they are.
+
+    Any immutable value is an event; its name is its msgspec tag, else its class name.
+    Structs are checked as `json_codec` would check them.
+    """
+    encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
+    checks: dict[type, tuple[str, Callable[[Any], None] | None]] = {}
+
+    def learn(cls: type) -> tuple[str, Callable[[Any], None] | None]:
+        config = getattr(cls, "__struct_config__", None)
+        tag = getattr(config, "tag", None)
+        name = tag if isinstance(tag, str) else cls.__name__
+        check = None
+        if config is not None:
+            decode: Decode = msgspec.json.Decoder(cls, dec_hook=dec_hook).decode
+            check = checker(cls, encode, decode, name)
+        checks[cls] = name, check
+        return name, check
+
+    def name_of(event: Any) -> str:
+        if isinstance(event, Opaque):
+            return event.type
+        cls = type(event)
+        name, check = checks.get(cls) or learn(cls)
+        if check is not None:
+            check(event)
+        return name
+
+    def refuse(*_: object) -> Any:
+        raise NotImplementedError("values are kept as they are")
+
+    return Codec(name_of, refuse, refuse)
+
+
+def opaque_codec() -> Codec[Opaque]:
+    """Make the codec that leaves stored bytes alone, for tools over any log."""
+    return Codec(lambda e: e.type, lambda e: e.data, Opaque)
+
+
+__all__ = [
+    "Codec",
+    "Envelope",
+    "Opaque",
+    "Restore",
+    "dec_hook",
+    "enc_hook",
+    "json_codec",
+    "opaque_codec",
+    "value_codec",
+]

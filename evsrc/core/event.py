@@ -1,0 +1,142 @@
+"""Describe events before and after they are recorded.
+
+A `NewEvent` is what a caller appends, a `Recorded` what the log gives back. No I/O
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from .errors import InvalidStreamError
+
+E = TypeVar("E")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST: Final = {"category": 255, "id": 1024}
+
+
+class StreamName(Struct, frozen=True, order=True):
+    """The name of one stream: what kind of thing, and which one.
+
+    Args:
+        category: the kind, such as `Task`; 1 to 255 characters.
+        id: which one; 1 to 1,024 characters.
+
+    Raises:
+        InvalidStreamError: a part is empty, too long, not text, or holds a NUL or a
+            lone surrogate (no database stores those).
+
+    >>> str(StreamName("Task", "7f3"))
+    'Task-7f3'
+    """
+
+    category: str
+    id: str
+
+    def __post_init__(self) -> None:
+        for part in ("category", "id"):
+            _check_part(part, getattr(self, part))
+
+    def __str__(self) -> str:
+        return f"{self.category}-{self.id}"
+
+
+def _check_part(part: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise InvalidStreamError(f"stream {part} must be a str, got {text!r}")
+    if not text:
+        raise InvalidStreamError(f"stream {part} is empty")
+    if len(text) > _LONGEST[part]:
+        raise InvalidStreamError(
+            f"stream {part} has {len(text)} characters, {_LONGEST[part]} are allowed"
+        )
+    if not text.isascii() or "\0" in text:
+        if "\0" in text:
+            raise InvalidStreamError(f"stream {part} {text!r} holds a NUL")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidStreamError(
+                f"stream {part} {text!r} is not valid Unicode"
+            ) from error
+
+
+class Metadata(Struct, frozen=True, omit_defaults=True, rename={"extra": "metadata"}):
+    """What is known about an event beside the fact itself.
+
+    Args:
+        correlation_id: the conversation that the event belongs to.
+        causation_id: the event or command that caused it.
+        actor_id: who asked for it.
+        tenant_id: for whom it was recorded.
+        extra: anything else, as JSON values.
+    """
+
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    actor_id: str | None = None
+    tenant_id: str | None = None
+    extra: Mapping[str, Any] = {}
+
+
+NO_METADATA: Final = Metadata()
+_decode_metadata: Final = msgspec.json.Decoder(Metadata).decode
+
+
+class NewEvent(Struct, Generic[E], frozen=True):
+    """An event that is about to be recorded.
+
+    Args:
+        event: the fact, an immutable value that the store's codec knows.
+        id: unique for ever; appending the same ids again is a harmless repetition.
+        metadata: what is known about it beside the fact.
+    """
+
+    event: E
+    id: UUID
+    metadata: Metadata = NO_METADATA
+
+
+class Recorded(Struct, Generic[E], frozen=True):
+    """An event as the log holds it.
+
+    `version` counts from 1 inside the stream; `position` is where the whole log has it.
+    Ids, metadata and times are kept as they were stored and converted when asked for.
+    """
+
+    event: E
+    type: str
+    stream: StreamName
+    version: int
+    position: int
+    _id: UUID | bytes
+    _metadata: Metadata | bytes | None
+    _at: int
+
+    @property
+    def id(self) -> UUID:
+        """The event's unique id."""
+        return self._id if isinstance(self._id, UUID) else UUID(bytes=self._id)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What was known about the event beside the fact."""
+        match self._metadata:
+            case None:
+                return NO_METADATA
+            case bytes(stored):
+                return _decode_metadata(stored)
+            case metadata:
+                return metadata
+
+    @property
+    def recorded_at(self) -> datetime:
+        """When the store recorded the event, in UTC, to the microsecond."""
+        return _EPOCH + timedelta(microseconds=self._at)

@@ -1,0 +1,210 @@
+"""Write an aggregate as a class; underneath it is a decider like any other."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
+from uuid import UUID
+
+from ..core.decider import Decider
+from ..core.errors import (
+    AggregateIdMismatchError,
+    AggregateTypeMismatchError,
+    EventVersionError,
+)
+from .events import DomainEvent
+from .handlers import HandlerTable, Unregistered, check_unregistered
+
+TState = TypeVar("TState")
+A = TypeVar("A", bound="AggregateRoot[Any]")
+
+Folded: TypeAlias = tuple[Any, int]
+"""An aggregate's state and version: the state of its decider."""
+
+
+class AggregateRoot(ABC, Generic[TState]):
+    """A consistency boundary: decides in its methods, evolves in `_apply`.
+
+    State may be any immutable value (pydantic, msgspec, a frozen dataclass ...). A
+    state that `_apply` changes in place cannot be restored when it raises.
+
+    Args:
+        aggregate_id: which one.
+    """
+
+    aggregate_type: str = "Unknown"
+    schema_version: int = 1
+    validate_versions: bool = True
+
+    def __init__(self, aggregate_id: UUID) -> None:
+        self._aggregate_id = aggregate_id
+        self._version = 0
+        self._state: TState | None = None
+        self._uncommitted: list[DomainEvent] = []
+
+    @property
+    def aggregate_id(self) -> UUID:
+        """Which aggregate this is."""
+        return self._aggregate_id
+
+    @property
+    def version(self) -> int:
+        """How many events it has, those not saved yet included."""
+        return self._version
+
+    @property
+    def state(self) -> TState | None:
+        """The current state; None before the first event."""
+        return self._state
+
+    @property
+    def uncommitted_events(self) -> list[DomainEvent]:
+        """The events that are not saved yet (a copy)."""
+        return list(self._uncommitted)
+
+    @property
+    def has_uncommitted_events(self) -> bool:
+        """Whether there is something to save."""
+        return bool(self._uncommitted)
+
+    def get_next_version(self) -> int:
+        """Give the version of the next event."""
+        return self._version + 1
+
+    def apply_event(self, event: DomainEvent, is_new: bool = True) -> None:
+        """Fold an event in, and if it is new, keep it to be saved.
+
+        All or nothing: if `_apply` raises, state, version and pending events stay as
+            they
+        were.
+
+        Raises:
+            AggregateIdMismatchError: the event names another aggregate.
+            AggregateTypeMismatchError: the event names another type of aggregate.
+            EventVersionError: its version is not the next one; with
+                `validate_versions = False` it is renumbered, with a warning.
+        """
+        if is_new:
+            event = self._checked(event)
+        version, state = self._version, self._state
+        self._version = version + 1
+        try:
+            self._apply(event)
+        except BaseException:
+            self._version, self._state = version, state
+            raise
+        if is_new:
+            self._uncommitted.append(event)
+
+    def _raise_event(self, event: DomainEvent) -> None:
+        self.apply_event(event)
+
+    def _checked(self, event: DomainEvent) -> DomainEvent:
+        if event.aggregate_id != self._aggregate_id:
+            raise AggregateIdMismatchError(
+                type(event), event.aggregate_id, type(self), self._aggregate_id
+            )
+        if self.aggregate_type not in (event.aggregate_type, "Unknown"):
+            raise AggregateTypeMismatchError(self.aggregate_type, event.aggregate_type)
+        following = self._version + 1
+        if event.aggregate_version == following:
+            return event
+        error = EventVersionError(
+            following, event.aggregate_version, event.event_id, self._aggregate_id
+        )
+        if self.validate_versions:
+            raise error
+        warnings.warn(f"{error}; it is renumbered", stacklevel=3)
+        return event.with_aggregate_version(following)
+
+    def load_from_history(self, events: Iterable[DomainEvent]) -> None:
+        """Fold saved events in, in order."""
+        for event in events:
+            self.apply_event(event, is_new=False)
+
+    def mark_events_as_committed(self) -> None:
+        """Forget the pending events: they are saved."""
+        self._uncommitted.clear()
+
+    def clear_uncommitted_events(self) -> list[DomainEvent]:
+        """Forget the pending events, and give them."""
+        pending, self._uncommitted = self._uncommitted, []
+        return pending
+
+    @abstractmethod
+    def _apply(self, event: DomainEvent) -> None:
+        """Set `self._state` to the state after *event*."""
+
+    @abstractmethod
+    def _get_initial_state(self) -> TState:
+        """Give the state to start from."""
+
+    @classmethod
+    def decider(
+        cls, aggregate_id: UUID
+    ) -> Decider[Folded, Callable[[Self], object], DomainEvent]:
+        """Give the class as a decider: state and version, commands are functions of it.
+
+        `decider.decide(decider.initial, lambda task: task.create("x"))` gives events.
+        """
+
+        def decide(
+            state: Folded, act: Callable[[Self], object]
+        ) -> Sequence[DomainEvent]:
+            aggregate = cls.at(aggregate_id, state)
+            act(aggregate)
+            return aggregate.uncommitted_events
+
+        def evolve(state: Folded, event: DomainEvent) -> Folded:
+            aggregate = cls.at(aggregate_id, state)
+            aggregate.apply_event(event, is_new=False)
+            return aggregate.state, aggregate.version
+
+        return Decider(decide, evolve, (None, 0))
+
+    @classmethod
+    def at(cls, aggregate_id: UUID, state: Folded) -> Self:
+        """Give the aggregate in a state of its decider."""
+        aggregate = cls(aggregate_id)
+        aggregate._state, aggregate._version = state
+        return aggregate
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AggregateRoot):
+            return NotImplemented
+        return bool(self._aggregate_id == other.aggregate_id)
+
+    def __hash__(self) -> int:
+        return hash(self._aggregate_id)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(id={self._aggregate_id}, version={self._version}, "
+            f"uncommitted={len(self._uncommitted)})"
+        )
+
+
+class DeclarativeAggregate(AggregateRoot[TState], ABC):
+    """An aggregate whose events are applied by methods marked with `@handles`.
+
+    Class attributes:
+        unregistered_event_handling: what to do about an event without a handler:
+            "ignore" (the default), "warn" or "error" (UnhandledEventError).
+    """
+
+    unregistered_event_handling: Unregistered = "ignore"
+    _handlers: ClassVar[HandlerTable]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_unregistered(cls, cls.unregistered_event_handling)
+        cls._handlers = HandlerTable(cls, is_async=False, most=1)
+
+    def _apply(self, event: DomainEvent) -> None:
+        found = self._handlers.handlers.get(type(event))
+        if found is None:
+            self._handlers.missing(event, self.unregistered_event_handling)
+        else:
+            getattr(self, found[0])(event)

@@ -1,0 +1,248 @@
+"""Keep what projections and subscriptions have handled, for class-based users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Protocol
+from uuid import UUID
+
+if TYPE_CHECKING:
+    import aiosqlite
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class CheckpointData:
+    """How far one projection or subscription is."""
+
+    projection_name: str
+    last_event_id: UUID | None = None
+    last_event_type: str | None = None
+    last_processed_at: datetime | None = None
+    events_processed: int = 0
+    global_position: int | None = None
+
+
+@dataclass(frozen=True)
+class LagMetrics:
+    """How long ago a projection handled its last event."""
+
+    projection_name: str
+    last_event_id: str | None
+    lag_seconds: float = 0.0
+    events_processed: int = 0
+    last_processed_at: str | None = None
+
+
+class CheckpointRepository(Protocol):
+    """Where checkpoints are kept."""
+
+    async def get_checkpoint(self, projection_name: str) -> UUID | None:
+        """Give the id of the last handled event."""
+        ...
+
+    async def update_checkpoint(
+        self, projection_name: str, event_id: UUID, event_type: str
+    ) -> None:
+        """Note one more handled event."""
+        ...
+
+    async def reset_checkpoint(self, projection_name: str) -> None:
+        """Forget a checkpoint."""
+        ...
+
+    async def get_position(self, subscription_id: str) -> int | None:
+        """Give a subscription's position in the log."""
+        ...
+
+    async def save_position(
+        self, subscription_id: str, position: int, event_id: UUID, event_type: str
+    ) -> None:
+        """Note a subscription's position, and the event there."""
+        ...
+
+    async def get_all_checkpoints(self) -> list[CheckpointData]:
+        """Give all checkpoints, by name."""
+        ...
+
+
+class _Reports:
+    """What every repository can tell from its checkpoints."""
+
+    async def get_all_checkpoints(self) -> list[CheckpointData]:
+        raise NotImplementedError  # pragma: no cover - both repositories have their own
+
+    async def get_lag_metrics(self, projection_name: str) -> LagMetrics | None:
+        """Tell how long ago the last event was handled; None: never."""
+        for data in await self.get_all_checkpoints():
+            if data.projection_name == projection_name and data.last_processed_at:
+                at = data.last_processed_at
+                return LagMetrics(
+                    projection_name,
+                    None if data.last_event_id is None else str(data.last_event_id),
+                    max(0.0, (datetime.now(UTC) - at).total_seconds()),
+                    data.events_processed,
+                    at.isoformat(),
+                )
+        return None
+
+
+class InMemoryCheckpointRepository(_Reports):
+    """Checkpoints that live as long as the process."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, CheckpointData] = {}
+
+    def _get(self, name: str) -> CheckpointData:
+        return self._data.get(name, CheckpointData(name))
+
+    async def get_checkpoint(self, projection_name: str) -> UUID | None:
+        """Give the id of the last handled event."""
+        return self._get(projection_name).last_event_id
+
+    async def update_checkpoint(
+        self, projection_name: str, event_id: UUID, event_type: str
+    ) -> None:
+        """Note one more handled event."""
+        self._note(projection_name, event_id, event_type, None)
+
+    async def get_position(self, subscription_id: str) -> int | None:
+        """Give a subscription's position in the log."""
+        return self._get(subscription_id).global_position
+
+    async def save_position(
+        self, subscription_id: str, position: int, event_id: UUID, event_type: str
+    ) -> None:
+        """Note a subscription's position, and the event there."""
+        self._note(subscription_id, event_id, event_type, position)
+
+    def _note(
+        self, name: str, event_id: UUID, event_type: str, position: int | None
+    ) -> None:
+        known = self._get(name)
+        self._data[name] = replace(
+            known,
+            last_event_id=event_id,
+            last_event_type=event_type,
+            last_processed_at=datetime.now(UTC),
+            events_processed=known.events_processed + 1,
+            global_position=known.global_position if position is None else position,
+        )
+
+    async def reset_checkpoint(self, projection_name: str) -> None:
+        """Forget a checkpoint."""
+        self._data.pop(projection_name, None)
+
+    async def get_all_checkpoints(self) -> list[CheckpointData]:
+        """Give all checkpoints, by name."""
+        return [self._data[name] for name in sorted(self._data)]
+
+    async def clear(self) -> None:
+        """Forget all checkpoints."""
+        self._data.clear()
+
+
+_CREATE: Final = """
+CREATE TABLE IF NOT EXISTS evsrc_projection_checkpoint (
+  name             TEXT PRIMARY KEY,
+  last_event_id    TEXT,
+  last_event_type  TEXT,
+  processed_at     INTEGER,
+  events_processed INTEGER NOT NULL,
+  position         INTEGER
+)"""
+_NOTE: Final = """
+INSERT INTO evsrc_projection_checkpoint
+  (name, last_event_id, last_event_type, processed_at, events_processed, position)
+VALUES (?1, ?2, ?3, ?4, 1, ?5)
+ON CONFLICT (name) DO UPDATE SET
+  last_event_id = excluded.last_event_id,
+  last_event_type = excluded.last_event_type,
+  processed_at = excluded.processed_at,
+  events_processed = events_processed + 1,
+  position = coalesce(excluded.position, position)"""
+_SELECT: Final = """
+SELECT name, last_event_id, last_event_type, processed_at, events_processed, position
+  FROM evsrc_projection_checkpoint ORDER BY name"""
+
+
+class SQLiteCheckpointRepository(_Reports):
+    """Checkpoints in a table of an SQLite database that the caller has opened.
+
+    Inside a transaction of the caller they become part of it; otherwise each is
+    committed at once.
+
+    Args:
+        connection: the caller's; it stays the caller's to close.
+    """
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._created = False
+
+    async def _run(self, statement: str, parameters: tuple[object, ...]) -> None:
+        joined = self._connection.in_transaction
+        await self._ensure_table()
+        await self._connection.execute(statement, parameters)
+        if not joined:
+            await self._connection.commit()
+
+    async def _ensure_table(self) -> None:
+        if not self._created:
+            await self._connection.execute(_CREATE)
+            self._created = True
+
+    async def get_checkpoint(self, projection_name: str) -> UUID | None:
+        """Give the id of the last handled event."""
+        found = await self._find(projection_name)
+        return None if found is None else found.last_event_id
+
+    async def update_checkpoint(
+        self, projection_name: str, event_id: UUID, event_type: str
+    ) -> None:
+        """Note one more handled event."""
+        await self._note(projection_name, event_id, event_type, None)
+
+    async def get_position(self, subscription_id: str) -> int | None:
+        """Give a subscription's position in the log."""
+        found = await self._find(subscription_id)
+        return None if found is None else found.global_position
+
+    async def save_position(
+        self, subscription_id: str, position: int, event_id: UUID, event_type: str
+    ) -> None:
+        """Note a subscription's position, and the event there."""
+        await self._note(subscription_id, event_id, event_type, position)
+
+    async def _note(
+        self, name: str, event_id: UUID, event_type: str, position: int | None
+    ) -> None:
+        now = (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
+        await self._run(_NOTE, (name, str(event_id), event_type, now, position))
+
+    async def reset_checkpoint(self, projection_name: str) -> None:
+        """Forget a checkpoint."""
+        statement = "DELETE FROM evsrc_projection_checkpoint WHERE name = ?1"
+        await self._run(statement, (projection_name,))
+
+    async def _find(self, name: str) -> CheckpointData | None:
+        found = await self.get_all_checkpoints()
+        return next((data for data in found if data.projection_name == name), None)
+
+    async def get_all_checkpoints(self) -> list[CheckpointData]:
+        """Give all checkpoints, by name."""
+        await self._ensure_table()
+        rows = await self._connection.execute_fetchall(_SELECT)
+        return [
+            CheckpointData(
+                name,
+                None if event_id is None else UUID(event_id),
+                event_type,
+                None if at is None else _EPOCH + timedelta(microseconds=at),
+                processed,
+                position,
+            )
+            for name, event_id, event_type, at, processed, position in rows
+        ]

@@ -1,0 +1,156 @@
+"""Store domain events: their own fields as payload, the rest in the envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from ..core.codec import Codec, Envelope, checker, dec_hook, enc_hook
+from ..core.errors import EventTypeNotFoundError, SerializationError
+from ..core.event import Metadata, NewEvent
+from .events import DomainEvent, EventRegistry
+
+_ENVELOPE: Final = frozenset(
+    {
+        "event_id",
+        "event_type",
+        "aggregate_id",
+        "aggregate_type",
+        "aggregate_version",
+        "tenant_id",
+        "actor_id",
+        "correlation_id",
+        "causation_id",
+        "metadata",
+    }
+)
+_encode: Final = msgspec.json.Encoder(enc_hook=enc_hook).encode
+_encode_text: Final = msgspec.json.Encoder().encode
+
+
+def domain_codec(registry: EventRegistry) -> Codec[DomainEvent]:
+    """Make the codec of all events in *registry*, now and later."""
+    kinds = _Kinds(registry)
+
+    def name(event: DomainEvent) -> str:
+        known, check, _ = kinds.of(type(event))
+        check(event)
+        return known
+
+    def encode(event: DomainEvent) -> bytes:
+        _, _, fields = kinds.of(type(event))
+        return _encode({field: getattr(event, field) for field in fields})
+
+    def decode(type: str, _: bytes) -> DomainEvent:
+        raise SerializationError(
+            type, "a domain event is not complete without envelope"
+        )
+
+    def restore(type: str, data: bytes, envelope: Envelope) -> DomainEvent:
+        decoder = kinds.decoder(type)
+        if decoder is None:
+            return unknown_event(type, data, envelope)
+        try:
+            event: DomainEvent = decoder(_spliced(data, envelope))
+        except (msgspec.DecodeError, ValueError) as error:
+            raise SerializationError(type, str(error)) from error
+        return event
+
+    return Codec(name, encode, decode, restore)
+
+
+class UnknownEvent(DomainEvent):
+    """An event whose stored name is not registered here, as it was stored.
+
+    `event_type` is the stored name, `data` the stored payload.
+    """
+
+    data: bytes = b""
+
+
+def unknown_event(type: str, data: bytes, envelope: Envelope) -> DomainEvent:
+    """Show an event of an unregistered type; reading goes on."""
+    known = _decode_unknown(_spliced(b"{}", envelope))
+    return msgspec.structs.replace(known, event_type=type, data=data)
+
+
+_decode_unknown: Final = msgspec.json.Decoder(UnknownEvent).decode
+
+
+def _spliced(data: bytes, envelope: Envelope) -> bytes:
+    """Join envelope, metadata and payload to the JSON of the whole event."""
+    id, stream, version, meta = (
+        envelope.id.hex().encode(),
+        envelope.stream,
+        envelope.version,
+        envelope.metadata or b"{}",
+    )
+    correlation = (
+        b"" if b'"correlation_id":' in meta else b'"correlation_id":"%b",' % id
+    )
+    head = b'{"event_id":"%b","aggregate_id":%b,"aggregate_type":%b,%b' % (
+        id,
+        _encode_text(stream.id),
+        _encode_text(stream.category),
+        correlation,
+    )
+    parts = [b'%b"aggregate_version":%d' % (head, version)]
+    parts += [part[1:-1] for part in (meta, data) if part != b"{}"]
+    return b",".join(parts) + b"}"
+
+
+class _Kinds:
+    """What has to be known of every class, kept until the registry changes."""
+
+    def __init__(self, registry: EventRegistry) -> None:
+        self.registry = registry
+        self.seen = -1
+        self.classes: dict[
+            type[DomainEvent], tuple[str, Callable[[Any], None], tuple[str, ...]]
+        ] = {}
+        self.decoders: dict[str, Callable[[bytes], Any]] = {}
+
+    def of(
+        self, cls: type[DomainEvent]
+    ) -> tuple[str, Callable[[Any], None], tuple[str, ...]]:
+        self.refresh()
+        found = self.classes.get(cls)
+        if found is None:
+            name = self.registry.name_of(cls)
+            decode = msgspec.json.Decoder(cls, dec_hook=dec_hook).decode
+            check = checker(cls, _encode, decode, name, free=("metadata",))
+            fields = tuple(f for f in cls.__struct_fields__ if f not in _ENVELOPE)
+            found = self.classes[cls] = name, check, fields
+        return found
+
+    def decoder(self, name: str) -> Callable[[bytes], Any] | None:
+        self.refresh()
+        found = self.decoders.get(name)
+        if found is None:
+            try:
+                cls = self.registry.get(name)
+            except EventTypeNotFoundError:
+                return None
+            found = msgspec.json.Decoder(cls, dec_hook=dec_hook).decode
+            self.decoders[name] = found
+        return found
+
+    def refresh(self) -> None:
+        if self.seen != self.registry.changes:
+            self.classes.clear()
+            self.decoders.clear()
+            self.seen = self.registry.changes
+
+
+def enveloped(event: DomainEvent, _: Metadata | None = None) -> NewEvent[DomainEvent]:
+    """Give the event as the core appends it, with its own id and metadata."""
+    metadata = Metadata(
+        correlation_id=str(event.correlation_id),
+        causation_id=None if event.causation_id is None else str(event.causation_id),
+        actor_id=event.actor_id,
+        tenant_id=None if event.tenant_id is None else str(event.tenant_id),
+        extra=event.metadata,
+    )
+    return NewEvent(event, event.event_id, metadata)

@@ -1,0 +1,1 @@
+"""What drives stores: transact, subscribe, project. It knows ports only."""

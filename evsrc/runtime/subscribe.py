@@ -1,0 +1,500 @@
+"""Deliver the log to a handler, from a checkpoint on, for as long as it runs.
+
+One loop serves history and live events: read a page after the checkpoint, handle it,
+save the checkpoint, wait for more. A wake-up that gets lost costs latency, no event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final, Generic, Literal, TypeAlias
+
+from msgspec import Struct
+
+from ..core.errors import StoreBusyError, SubscriptionError, SubscriptionStateError
+from ..core.event import E, Recorded
+from ..core.expectation import ALL, AnyQuery
+from ..core.policy import Failure, FailurePolicy, Park, Retry, Skip, Stop, retry_then
+from ..ports import START, Checkpoints, EventStore, Page, SaveCheckpoint
+
+_log: Final = logging.getLogger("evsrc")
+
+
+class State(StrEnum):
+    """What a subscription is doing."""
+
+    STARTING = "starting"
+    CATCHING_UP = "catching_up"
+    LIVE = "live"
+    RETRYING = "retrying"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Parked(Struct, Generic[E], frozen=True):
+    """An event that was put aside: why, and after how many attempts."""
+
+    subscription: str
+    recorded: Recorded[E]
+    error: Exception
+    attempts: int
+
+
+class Progress(Struct, frozen=True):
+    """What was handled since the last saved checkpoint."""
+
+    events: int
+    seconds: float
+    page_ended: bool
+
+
+Handler: TypeAlias = Callable[[Recorded[E]], Awaitable[None]]
+ParkEvent: TypeAlias = Callable[[Parked[E]], Awaitable[None]]
+CheckpointDue: TypeAlias = Callable[[Progress], bool]
+StartFrom: TypeAlias = Literal["checkpoint", "beginning", "end"] | int
+
+
+def after_page(progress: Progress) -> bool:
+    """Save a checkpoint at the end of every page."""
+    return progress.page_ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery(Generic[E]):
+    """How a subscription is run.
+
+    Args:
+        query: which events; the others move the checkpoint all the same.
+        start: where to start: the saved checkpoint (else the beginning), the beginning,
+            the end of the log, or after a position.
+        page: how many events are read at once.
+        poll: read again after this time even if nothing woke us.
+        on_failure: what to do when the handler fails; the default retries three times,
+            then stops.
+        park: puts an event aside, durably; needed if *on_failure* parks.
+        checkpoint_due: when to save the checkpoint.
+        checkpoints: where; the store's own by default.
+    """
+
+    query: AnyQuery = ALL
+    start: StartFrom = "checkpoint"
+    page: int = 1000
+    poll: timedelta = timedelta(seconds=1)
+    on_failure: FailurePolicy = field(default_factory=lambda: retry_then(Stop()))
+    park: ParkEvent[E] | None = None
+    checkpoint_due: CheckpointDue = after_page
+    checkpoints: Checkpoints | None = None
+
+
+class Subscription(Generic[E]):
+    """A running (or stopped) subscription; made by `subscribe`.
+
+    `async with` starts it and stops it. Every matching event is handled at least once,
+    in order; the checkpoint never passes one that was neither handled, parked nor
+    skipped by an explicit policy.
+    """
+
+    def __init__(
+        self,
+        store: EventStore[E],
+        name: str,
+        handle: Handler[E],
+        delivery: Delivery[E],
+    ) -> None:
+        if delivery.page < 1:
+            raise ValueError(f"a page has at least 1 event, not {delivery.page!r}")
+        self.name = name
+        self.state = State.STARTING
+        self.position = START
+        self.handled = 0
+        self.failed = 0
+        self.parked = 0
+        self.error: Exception | None = None
+        self._store = store
+        self._handle = handle
+        self._delivery = delivery
+        self._checkpoints = delivery.checkpoints or store.checkpoints
+        self._saved: int | None = None  # None: not known to be anywhere
+        self._saved_at = 0.0
+        self._since_save = 0
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._running = asyncio.Event()
+        self._running.set()
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._impatient: set[asyncio.Future[None]] = set()
+
+    # Control.
+
+    async def __aenter__(self) -> Subscription[E]:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def start(self) -> None:
+        """Start delivering, in a task of its own.
+
+        Raises:
+            SubscriptionStateError: it was started before.
+        """
+        if self._task is not None:
+            raise SubscriptionStateError(
+                f"subscription {self.name!r} was started before"
+            )
+        self._task = asyncio.create_task(self.run(), name=f"evsrc:{self.name}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether it delivers no more: stopped, or failed."""
+        return self.state in (State.STOPPED, State.FAILED)
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._task is not None and not self.ended
+
+    @property
+    def healthy(self) -> bool:
+        """Whether events flow: not failed, not in a retry, not paused, not ended."""
+        return self.state in (State.STARTING, State.CATCHING_UP, State.LIVE)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the caller is the subscription's own handler."""
+        return self._task is not None and asyncio.current_task() is self._task
+
+    def pause(self) -> None:
+        """Deliver nothing more, after the event in hand, until `resume`."""
+        self._running.clear()
+        self.state = State.PAUSED
+        self._let_go()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if not self._running.is_set():
+            self._running.set()
+            self._become(State.CATCHING_UP)
+
+    async def stop(self, timeout: timedelta = timedelta(seconds=30)) -> None:
+        """Finish the event in hand, save the checkpoint, end; within *timeout*.
+
+        A handler that takes longer than four fifths of it is cancelled; its event is
+        delivered again after the next start.
+        """
+        self._stopping.set()
+        self._running.set()
+        if self._task is None:
+            self._end(State.STOPPED)
+            return
+        seconds = timeout.total_seconds()
+        done, _ = await asyncio.wait([self._task], timeout=seconds * 0.8)
+        if not done:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=seconds * 0.2)
+
+    async def caught_up(self, timeout: timedelta = timedelta(seconds=30)) -> None:
+        """Return when everything that is in the log now has been handled.
+
+        Raises:
+            SubscriptionError: it failed or stopped before.
+            TimeoutError: *timeout* is over.
+        """
+        await self.wait_for(await self._store.head(), timeout)
+
+    async def wait_for(
+        self, position: int, timeout: timedelta = timedelta(seconds=30)
+    ) -> None:
+        """Return when everything up to *position* has been handled.
+
+        Raises:
+            SubscriptionError: it failed or stopped before.
+            TimeoutError: *timeout* is over.
+        """
+        if self._has_reached(position):
+            return
+        self._check_alive()
+        reached = asyncio.get_running_loop().create_future()
+        self._waiting.append((position, reached))
+        async with asyncio.timeout(timeout.total_seconds()):
+            await reached
+        if self.position < position:
+            self._check_alive()
+
+    async def settled(self, position: int, timeout: timedelta) -> bool:
+        """Wait a moment for *position*; False as soon as that may take long.
+
+        It may when the subscription is paused, in a retry, or ended.
+        """
+        if self._has_reached(position):
+            return True
+        if not self.healthy or not self._running.is_set():
+            return False
+        reached = asyncio.get_running_loop().create_future()
+        self._waiting.append((position, reached))
+        self._impatient.add(reached)
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                await reached
+        except TimeoutError:
+            return False
+        finally:
+            self._impatient.discard(reached)
+        return self.position >= position
+
+    def _has_reached(self, position: int) -> bool:
+        return self.position >= position and self.state is not State.STARTING
+
+    def _check_alive(self) -> None:
+        if self.ended:
+            raise SubscriptionError(
+                f"subscription {self.name!r} {self.state} at position {self.position}"
+                + (f": {self.error!r}" if self.error else "")
+            ) from self.error
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Deliver until `stop`, a Stop outcome, or an error of the store."""
+        try:
+            await self._begin()
+            while not self._stopping.is_set():
+                await self._running.wait()
+                page = await self._read()
+                if not await self._deliver(page):
+                    continue
+                if self.position < page.head:
+                    await asyncio.sleep(0)  # a store in memory never waits by itself
+                else:
+                    self._become(State.LIVE)
+                    await self._wait_for_more()
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                self._end(State.STOPPED)
+                raise
+        except Exception as error:  # noqa: BLE001 - it ends here, for all to see
+            self.error = error
+            _log.exception("subscription %r failed at %d", self.name, self.position)
+        await self._finish()
+
+    async def _begin(self) -> None:
+        start = self._delivery.start
+        if start == "checkpoint":
+            saved = await self._checkpoints.load(self.name)
+            self.position = START if saved is None else saved.position
+            self._saved = self.position
+        elif start == "end":
+            self.position = await self._store.head()
+        else:
+            self.position = START if isinstance(start, str) else start
+        self._saved_at = asyncio.get_running_loop().time()
+        self._become(State.CATCHING_UP)
+        self._pass(self.position)
+
+    async def _read(self) -> Page[E]:
+        attempt = 0
+        while not self._stopping.is_set():
+            try:
+                return await self._store.read_all(
+                    self._delivery.query, after=self.position, limit=self._delivery.page
+                )
+            except StoreBusyError as error:
+                attempt += 1
+                self._become(State.RETRYING, error)
+                await self._rest(min(0.1 * 2**attempt, 5.0))
+        return Page((), self.position, self.position)
+
+    async def _deliver(self, page: Page[E]) -> bool:
+        """Handle a page; False if it was left before its end."""
+        if page.head > self.position and self.state is not State.CATCHING_UP:
+            self._become(State.CATCHING_UP)
+        due, handle = self._delivery.checkpoint_due, self._handle
+        each = due is not after_page
+        for recorded in page.events:
+            if self._stopping.is_set() or not self._running.is_set():
+                return False
+            try:
+                await handle(recorded)
+                self.handled += 1
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                if not await self._settle(recorded, _raised_by_handler(error)):
+                    return False
+            self._pass(recorded.position)
+            self._since_save += 1
+            if each and due(self._progress(page_ended=False)):
+                await self._save()
+        self._pass(page.reached)
+        moved = (
+            self._since_save
+            or self.position - (self._saved or 0) >= self._delivery.page
+        )
+        if moved and due(self._progress(page_ended=True)):
+            await self._save()
+        return True
+
+    async def _settle(self, recorded: Recorded[E], error: Exception) -> bool:
+        """Follow the policy for a failed event; False: left unhandled to stop."""
+        attempt = 1
+        while True:
+            self.failed += 1
+            self._become(State.RETRYING, error)
+            match self._delivery.on_failure(Failure(error, attempt)):
+                case Retry(delay, jitter):
+                    chance = 1 + jitter * random.uniform(-1, 1)  # noqa: S311
+                    await self._rest(delay.total_seconds() * chance)
+                    if self._stopping.is_set():
+                        return False
+                    attempt += 1
+                    try:
+                        await self._handle(recorded)
+                        self.handled += 1
+                        break
+                    except (Exception, asyncio.CancelledError) as again:  # noqa: BLE001
+                        error = _raised_by_handler(again)
+                case Skip():
+                    _log.warning("%r skips %s: %r", self.name, recorded.id, error)
+                    break
+                case Park():
+                    await self._park(recorded, error, attempt)
+                    break
+                case Stop():
+                    raise SubscriptionError(
+                        f"subscription {self.name!r} stopped before position "
+                        f"{recorded.position} ({recorded.type} of '{recorded.stream}') "
+                        f"after {attempt} attempts: {error!r}"
+                    ) from error
+        self._become(State.CATCHING_UP)
+        return True
+
+    async def _park(
+        self, recorded: Recorded[E], error: Exception, attempts: int
+    ) -> None:
+        if self._delivery.park is None:
+            raise SubscriptionError(
+                f"subscription {self.name!r} has nowhere to park position "
+                f"{recorded.position}: give it `park`"
+            ) from error
+        await self._delivery.park(Parked(self.name, recorded, error, attempts))
+        self.parked += 1
+
+    async def _wait_for_more(self) -> None:
+        waits = [
+            asyncio.ensure_future(wait)
+            for wait in (
+                self._store.changed(self.position, timeout=self._delivery.poll),
+                self._stopping.wait(),
+            )
+        ]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if waits[0] in done:
+            waits[0].result()  # a closed store ends the subscription
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, but not through a stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    # Bookkeeping.
+
+    def _progress(self, *, page_ended: bool) -> Progress:
+        seconds = asyncio.get_running_loop().time() - self._saved_at
+        return Progress(self._since_save, seconds, page_ended)
+
+    async def _save(self) -> None:
+        known, self._saved = self._saved, None  # unknown while it is under way
+        change = SaveCheckpoint(self.name, self.position, after=known)
+        try:
+            await self._checkpoints.save(change)
+        except StoreBusyError as error:  # handled all the same; the next one saves it
+            _log.warning("checkpoint of %r not saved: %s", self.name, error)
+            return
+        self._saved = change.position
+        self._saved_at = asyncio.get_running_loop().time()
+        self._since_save = 0
+
+    async def _finish(self) -> None:
+        try:
+            if self.state is not State.STARTING and self.position != self._saved:
+                await self._save()
+        except Exception as error:  # noqa: BLE001 - e.g. the store is closed already
+            self.error = self.error or error
+            _log.warning("checkpoint of %r not saved: %s", self.name, error)
+        finally:
+            self._end(State.STOPPED if self.error is None else State.FAILED)
+
+    def _pass(self, position: int) -> None:
+        self.position = max(self.position, position)
+        if self._waiting:
+            self._tell(lambda wanted: wanted <= self.position)
+
+    def _become(self, state: State, error: Exception | None = None) -> None:
+        paused = not self._running.is_set() and error is None
+        self.state, self.error = State.PAUSED if paused else state, error
+        if state is State.RETRYING:
+            self._let_go()
+
+    def _end(self, state: State) -> None:
+        self.state = state
+        self._tell(lambda _: True)
+
+    def _let_go(self) -> None:
+        """Release those who only wait while all goes well."""
+        for future in self._impatient:
+            if not future.done():
+                future.set_result(None)
+
+    def _tell(self, concerns: Callable[[int], bool]) -> None:
+        told = [waiting for waiting in self._waiting if concerns(waiting[0])]
+        self._waiting = [waiting for waiting in self._waiting if waiting not in told]
+        for _, future in told:
+            if not future.done():
+                future.set_result(None)
+
+
+def _raised_by_handler(error: BaseException) -> Exception:
+    """Give the handler's error; a cancellation of the subscription itself goes on."""
+    if isinstance(error, Exception):
+        return error
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    return SubscriptionError("the handler raised CancelledError")
+
+
+def subscribe(
+    store: EventStore[E],
+    name: str,
+    handle: Handler[E],
+    delivery: Delivery[E] | None = None,
+) -> Subscription[E]:
+    """Make the subscription that gives every matching event to *handle*, in order.
+
+    Args:
+        store: the log to read.
+        name: whose progress is kept; with a version ("cart-summary@2") if the meaning
+            of what it builds may change.
+        handle: gets each event, at least once.
+        delivery: which events, from where, and what to do about failures.
+
+    >>> import asyncio
+    >>> from evsrc.stores.memory import memory_store
+    >>> async def main():
+    ...     async with subscribe(memory_store(), "mail", print) as subscription:
+    ...         await subscription.caught_up()
+    >>> asyncio.run(main())
+    """
+    return Subscription(store, name, handle, delivery or Delivery())

@@ -1,0 +1,169 @@
+"""Load a stream, decide a command on its state, append what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+
+from ..core.decider import Decider, decided, fold
+from ..core.errors import OptimisticLockError
+from ..core.event import NO_METADATA, E, Metadata, NewEvent, StreamName
+from ..core.snapshot import Snapshot, Snapshotting, restored
+from ..ports import Also, Conflict, EventStore, SaveSnapshot, Write
+from .cache import StateCache
+from .ids import new_event
+
+S = TypeVar("S")
+C = TypeVar("C")
+
+
+class Decided(Struct, Generic[S, E], frozen=True):
+    """What a command led to.
+
+    Args:
+        state: the state after it.
+        version: the stream's version after it.
+        events: what happened; empty: nothing had to.
+        position: where the log has the last of them; None: nothing was written.
+        attempts: how often it was decided.
+    """
+
+    state: S
+    version: int
+    events: tuple[E, ...]
+    position: int | None
+    attempts: int
+
+
+async def transact(
+    store: EventStore[E],
+    decider: Decider[S, C, E],
+    stream: StreamName,
+    command: C,
+    *,
+    metadata: Metadata = NO_METADATA,
+    attempts: int = 3,
+    cache: StateCache[S] | None = None,
+    snapshots: Snapshotting[S] | None = None,
+    envelop: Callable[[E, Metadata], NewEvent[E]] = new_event,
+) -> Decided[S, E]:
+    """Decide *command* on the state of *stream* and record the events.
+
+    When somebody else appended in between, only the tail is read and the command is
+    decided again. A snapshot is stored in the transaction of the events that it
+    contains, never before.
+
+    Args:
+        store: where the stream is.
+        decider: the domain.
+        stream: which stream.
+        command: what is wanted.
+        metadata: recorded with every event.
+        attempts: how often to decide at most.
+        cache: states kept between calls.
+        snapshots: how to keep states in the store.
+        envelop: gives an event its id and metadata.
+
+    Raises:
+        OptimisticLockError: the stream moved each time.
+        Exception: whatever the domain refuses the command with; nothing is written.
+    """
+    if attempts < 1:
+        raise ValueError(f"attempts must be at least 1, not {attempts!r}")
+    state, version, certain = await _load(store, decider, stream, cache, snapshots)
+    for attempt in range(1, attempts + 1):
+        if not certain and not _decides(decider, state, command):
+            # a kept state may be behind: nobody is refused on its word alone
+            state, version = await _tail(store, decider, stream, state, version)
+        events = decided(decider, state, command)
+        if not events:
+            return Decided(state, version, (), None, attempt)
+        after, end = fold(decider, events, state), version + len(events)
+        outcome = await store.append(
+            Write(stream, [envelop(e, metadata) for e in events], version),
+            also=_snapshot(snapshots, stream, after, version, end),
+        )
+        if not isinstance(outcome, Conflict):
+            if cache is not None:
+                cache.put(stream, after, end)
+            return Decided(after, end, events, outcome.position, attempt)
+        if attempt == attempts:
+            raise OptimisticLockError(
+                stream, version, outcome.actual, attempts=attempts
+            )
+        state, version = await _tail(store, decider, stream, state, version)
+        certain = True
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def query(
+    store: EventStore[E],
+    decider: Decider[S, C, E],
+    stream: StreamName,
+    *,
+    cache: StateCache[S] | None = None,
+    snapshots: Snapshotting[S] | None = None,
+) -> tuple[S, int]:
+    """Give the state of *stream* and its version; nothing is written.
+
+    A cached state is brought up to date by reading what came after it.
+    """
+    state, version, certain = await _load(store, decider, stream, cache, snapshots)
+    if not certain:
+        state, version = await _tail(store, decider, stream, state, version)
+    if cache is not None:
+        cache.put(stream, state, version)
+    return state, version
+
+
+async def _load(
+    store: EventStore[E],
+    decider: Decider[S, C, E],
+    stream: StreamName,
+    cache: StateCache[S] | None,
+    snapshots: Snapshotting[S] | None,
+) -> tuple[S, int, bool]:
+    """Give state and version, and whether they were read just now."""
+    kept = None if cache is None else cache.get(stream)
+    if kept is not None:
+        return *kept, False
+    state, version = decider.initial, 0
+    if snapshots is not None:
+        snapshot = restored(snapshots, await store.snapshots.load(str(stream)))
+        if snapshot is not None:
+            state, version = snapshot.state, snapshot.version
+    return *await _tail(store, decider, stream, state, version), True
+
+
+async def _tail(
+    store: EventStore[E],
+    decider: Decider[S, C, E],
+    stream: StreamName,
+    state: S,
+    version: int,
+) -> tuple[S, int]:
+    """Fold what came after *version*; a state ahead of its stream is not believed."""
+    loaded = await store.load_events(stream, after=version)
+    if loaded.version < version:
+        loaded = await store.load_events(stream)
+        state = decider.initial
+    return fold(decider, loaded.events, state), loaded.version
+
+
+def _decides(decider: Decider[S, C, E], state: S, command: C) -> bool:
+    """Tell whether *command* leads to events on *state*."""
+    try:
+        return bool(decided(decider, state, command))
+    except Exception:  # noqa: BLE001 - it is decided again, on the state of now
+        return False
+
+
+def _snapshot(
+    plan: Snapshotting[S] | None, stream: StreamName, state: S, before: int, after: int
+) -> Sequence[Also]:
+    if plan is None or not plan.due(before, after):
+        return ()
+    snapshot = Snapshot(plan.dump(state), after, plan.schema)
+    return (SaveSnapshot(str(stream), snapshot),)

@@ -1,0 +1,1 @@
+"""Stores: records of functions over memory, SQLite, and later PostgreSQL."""

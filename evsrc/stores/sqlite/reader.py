@@ -1,0 +1,299 @@
+"""Read pages and streams, and hold every byte against its checksum.
+
+Everything here runs on a reading connection's own thread, each call in one snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Generic, TypeAlias
+
+from ...core.codec import Codec, Envelope
+from ...core.errors import CorruptionError
+from ...core.event import E, Recorded, StreamName
+from ...core.expectation import AnyQuery, Query
+from ...core.snapshot import Snapshot
+from ...ports import START, Checkpoint, Loaded, Page
+from .checks import event_crc, event_crcs, event_seal, snapshot_crc, stream_salt
+from .errors import checked_name, checked_stream
+from .sql import sql
+from .writer import find_stream
+
+EventRow: TypeAlias = tuple[
+    int, int, int, int, int, bytes, int, bytes | None, bytes, int, int
+]
+"""position, stream, version, category, type, id, at, meta, data, crc, seal."""
+
+_WINDOW: Final = 100_000
+_MOST_STREAMS: Final = 50_000
+_LAST: Final = 2**62
+
+
+class Reader(Generic[E]):
+    """One connection that reads, with the names and streams that it has seen."""
+
+    def __init__(self, db: sqlite3.Connection, codec: Codec[E]) -> None:
+        self.db = db
+        self.codec = codec
+        self.names: dict[int, str] = {}
+        self.keys: dict[str, int] = {}
+        self.streams: dict[int, tuple[StreamName, int]] = {}
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        self.db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if self.db.in_transaction:
+                self.db.execute("COMMIT")
+
+    # Streams.
+
+    def load_events(self, name: StreamName, after: int) -> Loaded[E]:
+        """Give a stream's events after a version, without envelopes."""
+        if self.codec.restore is not None:
+            page = self.read_stream(name, after, None, backward=False)
+            return Loaded([recorded.event for recorded in page.events], page.head)
+        with self._snapshot():
+            key, head = find_stream(self.db, name)
+            if head <= after:
+                return Loaded((), head)
+            rows = self.db.execute(sql("payloads"), (key, after)).fetchall()
+        _check_complete(name, len(rows), head - after)
+        versions, types, data, crcs = zip(*rows, strict=True)
+        if versions != tuple(range(after + 1, head + 1)):
+            raise CorruptionError(f"the versions of stream '{name}' are damaged")
+        salt = stream_salt(name.category, name.id)
+        if event_crcs(salt, versions, types, data) != list(crcs):
+            raise CorruptionError(f"an event of stream '{name}' is damaged")
+        self._learn_names(types)
+        names, decode = self.names, self.codec.decode
+        events = [
+            decode(names[kind], datum) for kind, datum in zip(types, data, strict=True)
+        ]
+        return Loaded(events, head)
+
+    def read_stream(
+        self, name: StreamName, after: int, limit: int | None, *, backward: bool
+    ) -> Page[E]:
+        """Give a page of a stream; backward: the events before *after* (0: the end)."""
+        count = _LAST if limit is None else limit
+        with self._snapshot():
+            key, head = find_stream(self.db, name)
+            if backward:
+                before = head + 1 if after == 0 else min(after, head + 1)
+                statement, bound, available = "stream_backward", before, before - 1
+            else:
+                statement, bound, available = "stream_forward", after, head - after
+            rows: list[EventRow] = []
+            if available > 0 and count > 0:
+                rows = self.db.execute(sql(statement), (key, bound, count)).fetchall()
+                _check_complete(name, len(rows), min(available, count))
+        self.streams[key] = name, stream_salt(name.category, name.id)
+        events = self._recorded(rows)
+        step = -1 if backward else 1
+        first = bound + step
+        versions = [recorded.version for recorded in events]
+        if versions != list(range(first, first + step * len(rows), step)):
+            raise CorruptionError(f"the versions of stream '{name}' are damaged")
+        return Page(events, versions[-1] if versions else after, head)
+
+    # The log.
+
+    def read_all(self, query: AnyQuery, after: int, limit: int) -> Page[E]:
+        """Give a page of the log; it looks at no more than a window of positions."""
+        with self._snapshot():
+            head = self.head()
+            if after >= head or limit <= 0:
+                return Page((), after, head)
+            end = min(head, after + _WINDOW)
+            if isinstance(query, Query):
+                rows = self._matching(query, after, end, limit)
+            else:
+                bounds = (after, end, limit)
+                rows = self.db.execute(sql("log_page"), bounds).fetchall()
+                positions = [row[0] for row in rows]
+                count = min(end - after, limit)
+                if positions != list(range(after + 1, after + 1 + count)):
+                    raise CorruptionError(
+                        f"positions {after + 1} to {after + count} of the log are not "
+                        "all there"
+                    )
+            self._learn_streams(row[1] for row in rows)
+        events = self._recorded(rows)
+        reached = events[-1].position if len(rows) == limit else end
+        return Page(events, reached, head)
+
+    def _matching(
+        self, query: Query, after: int, end: int, limit: int
+    ) -> list[EventRow]:
+        wanted = [
+            name for item in query.items for name in (*item.categories, *item.types)
+        ]
+        if any(name not in self.keys for name in wanted):
+            self._read_names()
+        items = json.dumps(
+            [
+                [self._keys_of(item.categories), self._keys_of(item.types)]
+                for item in query.items
+            ]
+        )
+        found = self.db.execute(sql("log_page_matching"), (after, end, limit, items))
+        rows: list[EventRow] = found.fetchall()
+        return rows
+
+    def _keys_of(self, names: Iterable[str]) -> list[int] | None:
+        wanted = list(names)
+        return [self.keys.get(name, -1) for name in wanted] if wanted else None
+
+    def head(self) -> int:
+        """Give the log's last position."""
+        (head,) = self.db.execute(sql("head")).fetchone()
+        return int(head)
+
+    def find(self, event_id: bytes) -> Recorded[E] | None:
+        """Give the event of an id."""
+        with self._snapshot():
+            rows = self.db.execute(sql("find"), (event_id,)).fetchall()
+            self._learn_streams(row[1] for row in rows)
+        return self._recorded(rows)[0] if rows else None
+
+    # Rows to events.
+
+    def _recorded(self, rows: Sequence[EventRow]) -> tuple[Recorded[E], ...]:
+        self._learn_names(kind for row in rows for kind in (row[3], row[4]))
+        names, streams = self.names, self.streams
+        decode = self._decoder()
+        events: list[Recorded[E]] = []
+        add = events.append
+        for (
+            position,
+            key,
+            version,
+            category,
+            kind,
+            id,
+            at,
+            meta,
+            data,
+            crc,
+            seal,
+        ) in rows:
+            stream, salt = streams[key]
+            if (
+                event_crc(salt, version, kind, data) != crc
+                or event_seal(crc, position, category, id, at, meta) != seal
+                or names[category] != stream.category
+            ):
+                raise CorruptionError(
+                    f"the event at position {position} (stream '{stream}') is damaged"
+                )
+            name = names[kind]
+            event = decode(name, data, id, stream, version, meta)
+            add(Recorded(event, name, stream, version, position, id, meta, at))
+        return tuple(events)
+
+    def _decoder(self) -> Callable[..., E]:
+        restore, decode = self.codec.restore, self.codec.decode
+        if restore is None:
+            return lambda name, data, *_: decode(name, data)
+        return lambda name, data, id, stream, version, meta: restore(
+            name, data, Envelope(id, stream, version, meta)
+        )
+
+    def _learn_names(self, keys: Iterable[int]) -> None:
+        if not self.names.keys() >= (wanted := set(keys)):
+            self._read_names()
+            if missing := wanted - self.names.keys():
+                raise CorruptionError(f"the names with the keys {missing} are gone")
+
+    def _read_names(self) -> None:
+        rows = self.db.execute(sql("names")).fetchall()
+        self.names = {key: checked_name(key, name, crc) for key, name, crc in rows}
+        self.keys = {name: key for key, name in self.names.items()}
+
+    def _learn_streams(self, keys: Iterable[int]) -> None:
+        wanted = set(keys)
+        if len(self.streams) > _MOST_STREAMS:
+            self.streams.clear()
+        missing = wanted - self.streams.keys()
+        if not missing:
+            return
+        rows = self.db.execute(sql("streams_by_key"), (json.dumps(sorted(missing)),))
+        for key, *row in rows.fetchall():
+            name, _ = checked_stream(key, *row)
+            self.streams[key] = name, stream_salt(name.category, name.id)
+        if missing - self.streams.keys():
+            raise CorruptionError("the rows of some streams are gone")
+
+    # Checkpoints and snapshots.
+
+    def checkpoint(self, name: str) -> Checkpoint | None:
+        """Give a subscription's checkpoint."""
+        row = self.db.execute(sql("checkpoint"), (name,)).fetchone()
+        return None if row is None else Checkpoint(name, row[0])
+
+    def snapshot(self, name: str) -> Snapshot[bytes] | None:
+        """Give a snapshot; None also if it is damaged."""
+        row = self.db.execute(sql("snapshot"), (name,)).fetchone()
+        if row is None:
+            return None
+        version, schema, state, crc = row
+        whole = (
+            isinstance(state, bytes)
+            and snapshot_crc(name, version, schema, state) == crc
+        )
+        return Snapshot(state, version, schema) if whole else None
+
+    # Everything.
+
+    def verify(self) -> tuple[str, ...]:
+        """Check every stored byte that a read could return; say what is wrong."""
+        problems = [
+            f"SQLite: {line}"
+            for (line,) in self.db.execute("PRAGMA integrity_check(20)")
+            if line != "ok"
+        ]
+        self.streams.clear()
+        self.names = {}
+        checks: tuple[Callable[[], Any], ...] = (self._read_names, self._verify_streams)
+        for check in (*checks, self._verify_log):
+            try:
+                check()
+            except (CorruptionError, sqlite3.Error, ValueError) as error:
+                problems.append(str(error))
+        return tuple(problems)
+
+    def _verify_streams(self) -> None:
+        counted = self.db.execute(
+            "SELECT s.key, s.category, s.id, s.version, s.crc, count(e.version) "
+            "FROM evsrc_stream AS s LEFT JOIN evsrc_event AS e ON e.stream = s.key "
+            "GROUP BY s.key"
+        )
+        for key, category, id, version, crc, count in counted:
+            name, _ = checked_stream(key, category, id, version, crc)
+            _check_complete(name, count, version)
+
+    def _verify_log(self) -> None:
+        after = START
+        undecoded = Reader(self.db, Codec(_refuse, _refuse, lambda _type, data: data))
+        while True:
+            page = undecoded.read_all("all", after, 1000)
+            if not page.events:
+                return
+            after = page.reached
+
+
+def _refuse(_: object) -> Any:
+    raise NotImplementedError
+
+
+def _check_complete(name: StreamName, found: int, expected: int) -> None:
+    if found != expected:
+        raise CorruptionError(
+            f"stream '{name}' should have {expected} events here, it has {found}"
+        )

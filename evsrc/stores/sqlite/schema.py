@@ -1,0 +1,88 @@
+"""Open a database file for evsrc: recognise it, migrate it, or refuse it unchanged."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from importlib.resources import files
+from typing import Final
+
+from ...core.errors import SchemaError
+
+APPLICATION_ID: Final = 0x65767372  # "evsr"
+_PACKAGE: Final = "evsrc.stores.sqlite.migrations"
+
+
+def migrations() -> dict[int, str]:
+    """Give the numbered migrations, by version."""
+    found: dict[int, str] = {}
+    for file in files(_PACKAGE).iterdir():
+        numbered = re.fullmatch(r"(\d{4})_\w+\.sql", file.name)
+        if numbered:
+            found[int(numbered[1])] = file.read_text("utf-8")
+    return dict(sorted(found.items()))
+
+
+def recognise(db: sqlite3.Connection, path: str) -> int:
+    """Tell the schema version of a database; 0: it is new and empty.
+
+    Raises:
+        SchemaError: it belongs to something else, or to a newer evsrc.
+    """
+    tables = {
+        str(name)
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    }
+    if "evsrc_schema" not in tables:
+        (owner,) = db.execute("PRAGMA application_id").fetchone()
+        if tables or owner:
+            shown = ", ".join(sorted(tables)[:5]) or f"application id {owner}"
+            raise SchemaError(
+                f"database {path!r} is not an evsrc database (it holds {shown}); give "
+                "evsrc a file of its own, other tables may be added to it later"
+            )
+        return 0
+    (version,) = db.execute("SELECT max(version) FROM evsrc_schema").fetchone()
+    newest = max(migrations())
+    if not isinstance(version, int) or version > newest:
+        raise SchemaError(
+            f"database {path!r} has schema version {version}, this evsrc knows up to "
+            f"{newest}; upgrade evsrc-py"
+        )
+    return version
+
+
+def migrate(db: sqlite3.Connection, path: str) -> None:
+    """Bring the database to the newest schema, in one transaction."""
+    if recognise(db, path) == max(migrations()):
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        have = recognise(db, path)  # again, under the lock: another process may have
+        for version, script in migrations().items():
+            if version > have:
+                for statement in statements(script):
+                    db.execute(statement)
+                db.execute(
+                    "INSERT INTO evsrc_schema (version, applied_at) VALUES (?, ?)",
+                    (version, time.time_ns() // 1000),
+                )
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def statements(script: str) -> list[str]:
+    """Split a script into its statements; a trigger's body stays in one piece."""
+    found: list[str] = []
+    current = ""
+    for line in script.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            found.append(current)
+            current = ""
+    return found

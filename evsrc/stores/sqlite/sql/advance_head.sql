@@ -1,0 +1,2 @@
+-- ?1 the new last position
+UPDATE evsrc_log SET head = ?1 WHERE key = 0

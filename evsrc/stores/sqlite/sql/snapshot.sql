@@ -1,0 +1,2 @@
+-- ?1 name
+SELECT version, schema, state, crc FROM evsrc_snapshot WHERE name = ?1

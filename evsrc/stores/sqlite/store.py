@@ -1,0 +1,403 @@
+"""Open an SQLite event store: one connection writes, another reads, through aiosqlite.
+
+A whole transaction or page is one hop to its connection's thread. Appends that arrive
+while a commit is in flight share the next one (group commit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, TypeVar
+from uuid import UUID
+
+import aiosqlite
+import msgspec
+
+from ...core.codec import Codec, enc_hook
+from ...core.errors import EvsrcError, InvalidEventError, StoreClosedError
+from ...core.event import E, NewEvent, Recorded, StreamName
+from ...core.expectation import ALL, AnyQuery
+from ...core.snapshot import Snapshot
+from ...ports import (
+    START,
+    Also,
+    Appended,
+    Checkpoint,
+    Checkpoints,
+    Conflict,
+    EventStore,
+    Loaded,
+    Page,
+    Snapshots,
+    Write,
+)
+from ..wakeup import Wakeup
+from .errors import translated
+from .reader import Reader
+from .schema import migrate, recognise
+from .sql import sql
+from .writer import EncodedWrite, Job, Row, Verdict, Writer
+
+T = TypeVar("T")
+
+_log: Final = logging.getLogger("evsrc")
+_SAFE_WAL: Final = (3, 51, 3)
+_POLL: Final = timedelta(milliseconds=200)
+_encode_metadata: Final = msgspec.json.Encoder(enc_hook=enc_hook).encode
+
+
+class _Connection:
+    """One aiosqlite connection and the functions run on its thread."""
+
+    def __init__(self, path: str, busy_timeout: timedelta, *, read_only: bool) -> None:
+        self.path = path
+        self.busy_timeout = busy_timeout
+        self.closed = False
+        target = f"{Path(path).absolute().as_uri()}?mode=ro" if read_only else path
+        self.db = aiosqlite.connect(
+            target,
+            uri=read_only,
+            isolation_level=None,
+            cached_statements=64,
+            timeout=busy_timeout.total_seconds(),
+        )
+        # aiosqlite waits for its threads at exit; a store nobody closed must not hang
+        worker: Any = getattr(self.db, "_thread", self.db)
+        worker.daemon = True
+
+    async def open(self, prepare: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            await self.db
+        except sqlite3.Error as error:
+            raise self.translated(error) from error
+        try:
+            return await self.run(lambda: prepare(self.db._conn))  # noqa: SLF001
+        except BaseException:
+            await self.close()
+            raise
+
+    async def run(self, work: Callable[[], T]) -> T:
+        if self.closed:
+            raise StoreClosedError(self.path)
+        try:
+            # aiosqlite's public calls are one statement each; this runs a function
+            execute: Any = self.db._execute  # noqa: SLF001
+            result: T = await execute(work)
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            raise self.translated(error) from error
+        return result
+
+    def translated(self, error: Exception) -> Exception:
+        if str(error) == "Connection closed":
+            return StoreClosedError(self.path)
+        seconds = self.busy_timeout.total_seconds()
+        return translated(error, self.path, busy_timeout=seconds)
+
+    async def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            await self.db.close()
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    job: Job
+    verdict: asyncio.Future[Verdict] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class _Commits:
+    """Appends waiting for the next transaction; while one is in flight, they gather."""
+
+    def __init__(
+        self, connection: _Connection, writer: Writer, wakeup: Wakeup, largest: int
+    ) -> None:
+        self.connection = connection
+        self.writer = writer
+        self.wakeup = wakeup
+        self.largest = largest
+        self.waiting: deque[_Waiting] = deque()
+        self.flight: asyncio.Task[None] | None = None
+        self.closing = False
+
+    async def submit(self, job: Job) -> Appended | Conflict:
+        if self.closing:
+            raise StoreClosedError(self.connection.path)
+        waiting = _Waiting(job)
+        self.waiting.append(waiting)
+        if self.flight is None:
+            self.flight = asyncio.create_task(self.fly())
+        verdict = await waiting.verdict
+        if isinstance(verdict, EvsrcError):
+            raise verdict
+        return verdict
+
+    async def fly(self) -> None:
+        aboard: list[_Waiting] = []
+        try:
+            while self.waiting:
+                aboard = self.board()
+                jobs = [waiting.job for waiting in aboard]
+                try:
+                    verdicts, head = await self.connection.run(
+                        lambda jobs=jobs: self.writer.commit(jobs)  # type: ignore[misc]
+                    )
+                except Exception as error:  # noqa: BLE001 - theirs, not ours
+                    _refuse(aboard, error)
+                    continue
+                self.wakeup.advance(head)
+                for waiting, verdict in zip(aboard, verdicts, strict=True):
+                    if not waiting.verdict.done():
+                        waiting.verdict.set_result(verdict)
+        finally:
+            self.flight = None
+            for waiting in (*aboard, *self.waiting):
+                waiting.verdict.cancel()
+            self.waiting.clear()
+
+    def board(self) -> list[_Waiting]:
+        """Take what fits into one transaction; leave out those who gave up."""
+        aboard: list[_Waiting] = []
+        events = 0
+        while self.waiting and (not aboard or events < self.largest):
+            waiting = self.waiting.popleft()
+            if not waiting.verdict.cancelled():
+                aboard.append(waiting)
+                events += max(1, waiting.job.events)
+        return aboard
+
+    async def close(self) -> None:
+        self.closing = True
+        if self.flight is not None:
+            await asyncio.wait([self.flight])
+
+
+def _refuse(aboard: Sequence[_Waiting], error: Exception) -> None:
+    for waiting in aboard:
+        if not waiting.verdict.done():
+            waiting.verdict.set_exception(error)
+
+
+class _Store(Generic[E]):
+    """The functions of the store's record, over its two connections."""
+
+    def __init__(
+        self,
+        codec: Codec[E],
+        commits: _Commits,
+        reading: _Connection,
+        reader: Reader[E],
+        *,
+        shared: bool,
+    ) -> None:
+        self.codec = codec
+        self.commits = commits
+        self.reading = reading
+        self.reader = reader
+        self.wakeup = commits.wakeup
+        self.shared = shared
+
+    async def append(
+        self, *writes: Write[E], also: Sequence[Also] = ()
+    ) -> Appended | Conflict:
+        encoded = tuple(self.encoded(write) for write in writes)
+        events = sum(len(write.rows) for write in encoded)
+        return await self.commits.submit(Job(encoded, also, events))
+
+    def encoded(self, write: Write[E]) -> EncodedWrite:
+        name, encode = self.codec.name, self.codec.encode
+        rows = tuple(
+            Row(new.id.bytes, name(new.event), _packed_metadata(new), encode(new.event))
+            for new in write.events
+        )
+        return EncodedWrite(write.stream, rows, write.expected)
+
+    async def read_stream(
+        self,
+        stream: StreamName,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        backward: bool = False,
+    ) -> Page[E]:
+        return await self.reading.run(
+            lambda: self.reader.read_stream(stream, after, limit, backward=backward)
+        )
+
+    async def load_events(self, stream: StreamName, *, after: int = 0) -> Loaded[E]:
+        return await self.reading.run(lambda: self.reader.load_events(stream, after))
+
+    async def read_all(
+        self, query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
+    ) -> Page[E]:
+        return await self.reading.run(lambda: self.reader.read_all(query, after, limit))
+
+    async def find(self, event_id: UUID) -> Recorded[E] | None:
+        return await self.reading.run(lambda: self.reader.find(event_id.bytes))
+
+    async def head(self) -> int:
+        return await self.reading.run(self.reader.head)
+
+    async def changed(self, position: int, *, timeout: timedelta) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout.total_seconds()
+        while True:
+            left = timedelta(seconds=max(0.0, deadline - loop.time()))
+            await self.wakeup.wait(position, min(left, _POLL) if self.shared else left)
+            if self.wakeup.head > position or self.commits.closing:
+                return
+            self.wakeup.advance(await self.head())  # another process may have written
+            if self.wakeup.head > position or loop.time() >= deadline:
+                return
+
+    async def load_checkpoint(self, name: str) -> Checkpoint | None:
+        return await self.reading.run(lambda: self.reader.checkpoint(name))
+
+    async def load_snapshot(self, name: str) -> Snapshot[bytes] | None:
+        return await self.reading.run(lambda: self.reader.snapshot(name))
+
+    async def save(self, change: Also) -> None:
+        await self.commits.submit(Job((), (change,), 0))
+
+    async def delete(self, statement: str, name: str) -> None:
+        db = self.commits.writer.db
+        await self.commits.connection.run(lambda: db.execute(sql(statement), (name,)))
+
+    async def verify(self) -> tuple[str, ...]:
+        return await self.reading.run(self.reader.verify)
+
+    async def close(self) -> None:
+        await self.commits.close()
+        self.wakeup.advance(0)
+        await self.reading.close()  # first: the writer is the one that checkpoints
+        await self.commits.connection.close()
+
+    def record(self) -> EventStore[E]:
+        return EventStore(
+            append=self.append,
+            read_stream=self.read_stream,
+            load_events=self.load_events,
+            read_all=self.read_all,
+            find=self.find,
+            head=self.head,
+            changed=self.changed,
+            checkpoints=Checkpoints(
+                self.load_checkpoint,
+                self.save,
+                lambda name: self.delete("delete_checkpoint", name),
+            ),
+            snapshots=Snapshots(
+                self.load_snapshot,
+                self.save,
+                lambda name: self.delete("delete_snapshot", name),
+            ),
+            verify=self.verify,
+            close=self.close,
+        )
+
+
+def _packed_metadata(new: NewEvent[E]) -> bytes | None:
+    try:
+        packed = _encode_metadata(new.metadata)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InvalidEventError("metadata", str(error)) from error
+    return None if packed == b"{}" else packed
+
+
+async def sqlite_store(
+    path: str | os.PathLike[str],
+    codec: Codec[E],
+    *,
+    synchronous: Literal["FULL", "NORMAL"] = "FULL",
+    busy_timeout: timedelta = timedelta(seconds=5),
+    largest_commit: int = 500,
+) -> EventStore[E]:
+    """Open (and, if it is new, create) an event store in an SQLite file.
+
+    Args:
+        path: the file, whose directory must exist; ":memory:" for a store that lives as
+            long as it is open.
+        codec: how events are named, checked, written and read.
+        synchronous: FULL: an acknowledged append survives power loss. NORMAL: it
+            survives the end of the process, a power loss may take the last ones.
+        busy_timeout: how long to wait for another process that writes.
+        largest_commit: waiting appends share one transaction up to about this many
+            events; 1 turns sharing off.
+
+    Raises:
+        StoreUnavailableError: the file cannot be opened, such as a missing directory.
+        SchemaError: the file is no evsrc database, or one of a newer evsrc.
+        CorruptionError: the file is damaged.
+        ValueError: another value of *synchronous* or *largest_commit*.
+    """
+    if synchronous not in ("FULL", "NORMAL"):
+        raise ValueError(f"synchronous is FULL or NORMAL, not {synchronous!r}")
+    if largest_commit < 1:
+        raise ValueError(f"largest_commit is at least 1, not {largest_commit!r}")
+    path = os.fspath(path)
+    in_memory = path == ":memory:"
+    writing = _Connection(path, busy_timeout, read_only=False)
+
+    def prepare_writer(db: sqlite3.Connection) -> Writer:
+        recognise(db, path)
+        db.execute("PRAGMA trusted_schema = OFF")
+        db.execute("PRAGMA cell_size_check = ON")
+        db.execute("PRAGMA cache_size = -32768")
+        if not in_memory:
+            db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {synchronous}")
+        migrate(db, path)
+        old = sqlite3.sqlite_version_info < _SAFE_WAL and not in_memory
+        return Writer(db, watch=_warn_once(path) if old else None)
+
+    writer = await writing.open(prepare_writer)
+    reading, wakeup = writing, Wakeup()
+    try:
+        if in_memory:
+            reader = Reader(writer.db, codec)
+        else:
+            reading = _Connection(path, busy_timeout, read_only=True)
+            reader = await reading.open(lambda db: _prepare_reader(db, codec))
+        wakeup.head = await reading.run(reader.head)
+    except BaseException:
+        await writing.close()
+        raise
+    commits = _Commits(writing, writer, wakeup, largest_commit)
+    return _Store(codec, commits, reading, reader, shared=not in_memory).record()
+
+
+def _prepare_reader(db: sqlite3.Connection, codec: Codec[E]) -> Reader[E]:
+    db.execute("PRAGMA query_only = ON")
+    db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute("PRAGMA cell_size_check = ON")
+    db.execute("PRAGMA cache_size = -32768")
+    return Reader(db, codec)
+
+
+def _warn_once(path: str) -> Callable[[], None]:
+    """Make the function that logs, once, that the file has several writers."""
+    warned = False
+
+    def warn() -> None:
+        nonlocal warned
+        if not warned:
+            warned = True
+            _log.warning(
+                "several connections write to %r with SQLite %s: before %s that can, "
+                "rarely, corrupt a WAL database; write from one process, or upgrade "
+                "SQLite",
+                path,
+                sqlite3.sqlite_version,
+                ".".join(map(str, _SAFE_WAL)),
+            )
+
+    return warn

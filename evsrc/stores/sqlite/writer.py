@@ -1,0 +1,356 @@
+"""Commit many appends in one transaction, each judged alone.
+
+Everything here runs on the writing connection's own thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from ...core.errors import (
+    CheckpointError,
+    CorruptionError,
+    DuplicateEventError,
+    EvsrcError,
+)
+from ...core.event import StreamName
+from ...core.expectation import Expected, satisfies
+from ...core.snapshot import Snapshot
+from ...ports import (
+    START,
+    Also,
+    Appended,
+    Conflict,
+    Placed,
+    SaveCheckpoint,
+    SaveSnapshot,
+)
+from .checks import (
+    event_crc,
+    event_seal,
+    name_crc,
+    snapshot_crc,
+    stream_crc,
+    stream_key,
+    stream_salt,
+)
+from .errors import checked_name, checked_stream, is_fatal
+from .sql import sql
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One encoded event."""
+
+    id: bytes
+    type: str
+    meta: bytes | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedWrite:
+    """One write, ready for the database."""
+
+    stream: StreamName
+    rows: tuple[Row, ...]
+    expected: Expected
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One append, and what is written with it."""
+
+    writes: tuple[EncodedWrite, ...]
+    also: Sequence[Also]
+    events: int
+
+
+Verdict: TypeAlias = Appended | Conflict | EvsrcError
+
+
+@dataclass(slots=True)
+class _Stream:
+    key: int
+    salt: int
+    version: int
+
+
+@dataclass(slots=True)
+class _Flight:
+    """What one transaction has changed so far; dropped if it fails."""
+
+    head: int
+    at: int
+    streams: dict[StreamName, _Stream] = field(
+        default_factory=dict[StreamName, _Stream]
+    )
+    names: dict[str, int] = field(default_factory=dict[str, int])
+    taken: set[int] = field(default_factory=set[int])
+
+    def copy(self) -> _Flight:
+        streams = {name: replace(stream) for name, stream in self.streams.items()}
+        return replace(
+            self, streams=streams, names=dict(self.names), taken=set(self.taken)
+        )
+
+
+class Writer:
+    """The one connection that writes, and the names it has seen."""
+
+    def __init__(
+        self, db: sqlite3.Connection, *, watch: Callable[[], None] | None
+    ) -> None:
+        self.db = db
+        self.names: dict[str, int] = {}
+        self.watch = watch
+        self.other_commits: int | None = None
+
+    def commit(self, jobs: Sequence[Job]) -> tuple[list[Verdict], int]:
+        """Judge and write *jobs*; give a verdict for each, and the log's new head.
+
+        First without savepoints, which is all it takes when nothing goes wrong; if a
+        statement fails, everything is judged anew with one savepoint a job, so that a
+        bad job fails alone.
+        """
+        try:
+            return self._transaction(jobs, self._append)
+        except (sqlite3.Error, OverflowError, ValueError) as error:
+            if is_fatal(error):
+                raise
+            return self._transaction(jobs, self._append_alone)
+
+    def _transaction(
+        self, jobs: Sequence[Job], append: Callable[[_Flight, Job], Verdict]
+    ) -> tuple[list[Verdict], int]:
+        db = self.db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if self.watch is not None:
+                self._notice_others(self.watch)
+            (before,) = db.execute(sql("head")).fetchone()
+            flight = _Flight(before, time.time_ns() // 1000)
+            self._flight = flight
+            verdicts = [append(self._flight, job) for job in jobs]
+            flight = self._flight
+            if flight.head != before:
+                db.executemany(
+                    sql("put_stream"),
+                    [
+                        (
+                            s.key,
+                            n.category,
+                            n.id,
+                            s.version,
+                            stream_crc(s.key, n.category, n.id, s.version),
+                        )
+                        for n, s in flight.streams.items()
+                        if s.version
+                    ],
+                )
+                db.execute(sql("advance_head"), (flight.head,))
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self.names |= flight.names
+        return verdicts, flight.head
+
+    def _notice_others(self, watch: Callable[[], None]) -> None:
+        """See whether a connection of somebody else has committed since last time."""
+        (seen,) = self.db.execute("PRAGMA data_version").fetchone()
+        if self.other_commits is not None and seen != self.other_commits:
+            watch()
+        self.other_commits = seen
+
+    def _append(self, flight: _Flight, job: Job) -> Verdict:
+        refused = self._refused_checkpoint(job.also)
+        if refused is not None:
+            return refused
+        conflict = self._conflict(flight, job)
+        if conflict is not None:
+            return self._repeated(flight, job) or conflict
+        placed = tuple(self._place(flight, write) for write in job.writes)
+        for change in job.also:
+            self._change(flight, change)
+        return Appended(placed)
+
+    def _append_alone(self, flight: _Flight, job: Job) -> Verdict:
+        db = self.db
+        before = flight.copy()
+        db.execute("SAVEPOINT job")
+        try:
+            verdict = self._append(flight, job)
+        except (sqlite3.Error, OverflowError, ValueError, EvsrcError) as error:
+            if is_fatal(error):
+                raise
+            db.execute("ROLLBACK TO job")
+            self._flight = before
+            verdict = self._explained(before, job, error)
+        db.execute("RELEASE job")
+        return verdict
+
+    def _explained(self, flight: _Flight, job: Job, error: Exception) -> Verdict:
+        """Say why one job could not be written; perhaps it was written before."""
+        if isinstance(error, EvsrcError):
+            return error
+        if not isinstance(error, sqlite3.IntegrityError):
+            failed = EvsrcError(f"append refused by SQLite: {error}")
+            failed.__cause__ = error
+            return failed
+        repeated = self._repeated(flight, job)
+        if repeated is not None:
+            return repeated
+        seen: set[bytes] = set()
+        for write in job.writes:
+            for row in write.rows:
+                if (
+                    row.id in seen
+                    or self.db.execute(sql("place"), (row.id,)).fetchone()
+                ):
+                    return DuplicateEventError(_uuid(row.id), write.stream)
+                seen.add(row.id)
+        return CorruptionError(f"a position or version is taken already: {error}")
+
+    def _conflict(self, flight: _Flight, job: Job) -> Conflict | None:
+        ahead: dict[StreamName, int] = {}
+        for write in job.writes:
+            name = write.stream
+            actual = ahead.get(name)
+            if actual is None:
+                actual = self._stream(flight, name).version
+            if not satisfies(write.expected, actual):
+                return Conflict(name, write.expected, actual)
+            ahead[name] = actual + len(write.rows)
+        return None
+
+    def _stream(self, flight: _Flight, name: StreamName) -> _Stream:
+        known = flight.streams.get(name)
+        if known is None:
+            key, version = find_stream(self.db, name, flight.taken)
+            flight.taken.add(key)
+            known = _Stream(key, stream_salt(name.category, name.id), version)
+            flight.streams[name] = known
+        return known
+
+    def _place(self, flight: _Flight, write: EncodedWrite) -> Placed:
+        name = write.stream
+        stream = flight.streams[name]
+        category = self._name(flight, name.category)
+        first = flight.head + 1
+        rows: list[tuple[object, ...]] = []
+        for offset, row in enumerate(write.rows):
+            position, version = first + offset, stream.version + 1 + offset
+            kind = self._name(flight, row.type)
+            crc = event_crc(stream.salt, version, kind, row.data)
+            seal = event_seal(crc, position, category, row.id, flight.at, row.meta)
+            rows.append(
+                (
+                    position,
+                    stream.key,
+                    version,
+                    category,
+                    kind,
+                    row.id,
+                    flight.at,
+                    row.meta,
+                    row.data,
+                    crc,
+                    seal,
+                )
+            )
+        if len(rows) == 1:
+            self.db.execute(sql("put_event"), rows[0])
+        else:
+            self.db.executemany(sql("put_event"), rows)
+        stream.version += len(rows)
+        flight.head += len(rows)
+        return Placed(name, stream.version, first, flight.head)
+
+    def _name(self, flight: _Flight, name: str) -> int:
+        key = self.names.get(name) or flight.names.get(name)
+        if key is None:
+            for known, text, crc in self.db.execute(sql("names")):
+                flight.names[checked_name(known, text, crc)] = known
+            key = flight.names.get(name)
+        if key is None:
+            key = len(flight.names) + 1
+            self.db.execute(sql("add_name"), (key, name, name_crc(key, name)))
+            flight.names[name] = key
+        return key
+
+    def _repeated(self, flight: _Flight, job: Job) -> Appended | None:
+        """Tell where these events already are, if all are, in the same places."""
+        placed: list[Placed] = []
+        for write in job.writes:
+            key = self._stream(flight, write.stream).key
+            first: tuple[int, int] | None = None
+            last = START
+            for offset, row in enumerate(write.rows):
+                found = self.db.execute(sql("place"), (row.id,)).fetchone()
+                if found is None or found[0] != key:
+                    return None
+                first = first or (found[1], found[2])
+                if found[1] != first[0] + offset:
+                    return None
+                last = found[2]
+            if first is None:
+                return None
+            version = first[0] + len(write.rows) - 1
+            placed.append(Placed(write.stream, version, first[1], last))
+        return Appended(tuple(placed), repeated=True) if placed else None
+
+    def _refused_checkpoint(self, also: Sequence[Also]) -> CheckpointError | None:
+        for change in also:
+            if isinstance(change, SaveCheckpoint) and change.after is not None:
+                found = self.db.execute(sql("checkpoint"), (change.name,)).fetchone()
+                actual = START if found is None else int(found[0])
+                if actual != change.after:
+                    return CheckpointError(change.name, change.after, actual)
+        return None
+
+    def _change(self, flight: _Flight, change: Also) -> None:
+        match change:
+            case SaveCheckpoint(name, position):
+                self.db.execute(sql("put_checkpoint"), (name, position, flight.at))
+            case SaveSnapshot(name, Snapshot(state, version, schema)):
+                crc = snapshot_crc(name, version, schema, state)
+                self.db.execute(
+                    sql("put_snapshot"), (name, version, schema, state, crc, flight.at)
+                )
+
+
+def find_stream(
+    db: sqlite3.Connection, name: StreamName, taken: Container[int] = ()
+) -> tuple[int, int]:
+    """Give a stream's key and version; a stream that is not there has version 0.
+
+    *taken* are keys that the running transaction has given to other streams.
+
+    Raises:
+        CorruptionError: the row is damaged, or it is gone while its events are there.
+    """
+    key = stream_key(name.category, name.id)
+    while True:
+        row = db.execute(sql("stream"), (key,)).fetchone()
+        if row is None and key not in taken:
+            if db.execute(sql("stream_has_events"), (key,)).fetchone():
+                raise CorruptionError(
+                    f"stream '{name}' has events, but its row is gone"
+                )
+            return key, 0
+        if row is not None:
+            found, version = checked_stream(key, *row)
+            if found == name:
+                return key, version
+        key += 1  # two names with one hash: the later one took the next free key
+
+
+def _uuid(packed: bytes) -> str:
+    text = packed.hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))

@@ -1,0 +1,38 @@
+"""Wake the readers of one process when its store has committed something."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+
+class Wakeup:
+    """The highest position known to be readable, and those who wait for more."""
+
+    __slots__ = ("_waiting", "head")
+
+    def __init__(self) -> None:
+        self.head = 0
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def advance(self, head: int) -> None:
+        """Tell everyone who waits that *head* is readable."""
+        self.head = max(self.head, head)
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self, position: int, timeout: timedelta) -> None:
+        """Return once the head is past *position*, or *timeout* is over."""
+        if self.head > position:
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                await future
+        except TimeoutError:
+            return
+        finally:
+            self._waiting.discard(future)
