@@ -87,15 +87,14 @@ def enc_hook(value: Any) -> Any:
     >>> enc_hook(pvector([1, 2]))
     [1, 2]
     """
-    if isinstance(value, PMap):
+    kind: type[Any] = type(value)
+    if kind is PMap:
         return dict(value)
-    if isinstance(value, PVector):
-        return list(value)
-    if isinstance(value, PSet):
+    if issubclass(kind, (PVector, PSet)):
         return list(value)
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    raise NotImplementedError(f"cannot encode {type(value).__qualname__}")
+    raise NotImplementedError(f"cannot encode {kind.__qualname__}")
 
 
 def dec_hook(type: type, value: Any) -> Any:
@@ -295,7 +294,7 @@ def value_codec() -> Codec[Any]:
     def name_of(event: Any) -> str:
         if isinstance(event, Opaque):
             return event.type
-        cls = type(event)
+        cls: type[Any] = type(event)
         name, check = checks.get(cls) or learn(cls)
         if check is not None:
             check(event)

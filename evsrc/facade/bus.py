@@ -103,7 +103,7 @@ class InMemoryEventBus(EventBus):
         self._by_type: defaultdict[type[DomainEvent], list[_Outlet]] = defaultdict(list)
         self._wildcards: list[_Outlet] = []
         self._settle: list[Settle] = []
-        self._stats = dict.fromkeys(
+        self._stats: dict[str, int] = dict.fromkeys(
             (
                 "events_published",
                 "handlers_invoked",
@@ -124,25 +124,27 @@ class InMemoryEventBus(EventBus):
             for outlet in (*self._by_type.get(type(event), ()), *self._wildcards):
                 outlet.queue.append(event)
                 touched[id(outlet)] = outlet
-        for outlet in touched.values():
-            if outlet.task is None:
-                self._stats["background_tasks_created"] += 1
-                outlet.task = asyncio.create_task(self._work_off(outlet))
+        working = {self._working(outlet): outlet for outlet in touched.values()}
         if background:
             return
         here = asyncio.current_task()
         waits = {
-            outlet.task: outlet
-            for outlet in touched.values()
-            if outlet.task not in (None, here) and not outlet.slow
+            task: outlet
+            for task, outlet in working.items()
+            if task is not here and not outlet.slow
         }
         if waits:
-            tasks = [task for task in waits if task is not None]
-            _, late = await asyncio.wait(tasks, timeout=_PATIENCE.total_seconds())
+            _, late = await asyncio.wait(waits, timeout=_PATIENCE.total_seconds())
             for task in late:
                 waits[task].slow = True
         for settle in tuple(self._settle):
             await settle(_PATIENCE)
+
+    def _working(self, outlet: _Outlet) -> asyncio.Task[None]:
+        if outlet.task is None:
+            self._stats["background_tasks_created"] += 1
+            outlet.task = asyncio.create_task(self._work_off(outlet))
+        return outlet.task
 
     async def _work_off(self, outlet: _Outlet) -> None:
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 from uuid import UUID
+
+from msgspec import Struct, structs
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True)
-class CheckpointData:
+class CheckpointData(Struct, frozen=True):
     """How far one projection or subscription is."""
 
     projection_name: str
@@ -25,8 +25,7 @@ class CheckpointData:
     global_position: int | None = None
 
 
-@dataclass(frozen=True)
-class LagMetrics:
+class LagMetrics(Struct, frozen=True):
     """How long ago a projection handled its last event."""
 
     projection_name: str
@@ -122,7 +121,7 @@ class InMemoryCheckpointRepository(_Reports):
         self, name: str, event_id: UUID, event_type: str, position: int | None
     ) -> None:
         known = self._get(name)
-        self._data[name] = replace(
+        self._data[name] = structs.replace(
             known,
             last_event_id=event_id,
             last_event_type=event_type,

@@ -12,6 +12,8 @@ from enum import Enum
 from typing import Any, Literal, Protocol, Self, TypeAlias
 from uuid import UUID
 
+from msgspec import Struct
+
 from ..core.errors import (
     SubscriptionAlreadyExistsError,
     SubscriptionConfigError,
@@ -163,8 +165,7 @@ def create_live_only_config() -> SubscriptionConfig:
     return SubscriptionConfig(start_from="end")
 
 
-@dataclass(frozen=True)
-class SubscriptionStatus:
+class SubscriptionStatus(Struct, frozen=True):
     """How a subscription is doing."""
 
     name: str

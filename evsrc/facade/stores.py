@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum
 from types import TracebackType
 from typing import Final, Protocol, Self
 from uuid import UUID
+
+from msgspec import Struct
 
 from ..core.errors import (
     AggregateIdMismatchError,
@@ -42,8 +43,7 @@ class ReadDirection(Enum):
     BACKWARD = "backward"
 
 
-@dataclass(frozen=True)
-class StoredEvent:
+class StoredEvent(Struct, frozen=True):
     """An event and where it is stored."""
 
     event: DomainEvent
@@ -73,8 +73,7 @@ class StoredEvent:
         return self.event.aggregate_type
 
 
-@dataclass(frozen=True)
-class ReadOptions:
+class ReadOptions(Struct, frozen=True):
     """What to read.
 
     Args:
@@ -107,13 +106,12 @@ class ReadOptions:
         )
 
 
-@dataclass(frozen=True)
-class EventStream:
+class EventStream(Struct, frozen=True):
     """The events of one aggregate, and the version of its stream."""
 
     aggregate_id: UUID
     aggregate_type: str
-    events: list[DomainEvent] = field(default_factory=list[DomainEvent])
+    events: list[DomainEvent] = []
     version: int = 0
 
     @property
@@ -132,8 +130,7 @@ class EventStream:
         return cls(aggregate_id, aggregate_type)
 
 
-@dataclass(frozen=True)
-class AppendResult:
+class AppendResult(Struct, frozen=True):
     """What an append led to; `global_position` is that of the last event."""
 
     success: bool

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeAlias
 
@@ -43,7 +43,7 @@ class Reader(Generic[E]):
         self.streams: dict[int, tuple[StreamName, int]] = {}
 
     @contextmanager
-    def _snapshot(self) -> Iterator[None]:
+    def _snapshot(self) -> Generator[None, None, None]:
         self.db.execute("BEGIN")
         try:
             yield
@@ -167,7 +167,7 @@ class Reader(Generic[E]):
     def _recorded(self, rows: Sequence[EventRow]) -> tuple[Recorded[E], ...]:
         self._learn_names(kind for row in rows for kind in (row[3], row[4]))
         names, streams = self.names, self.streams
-        decode = self._decoder()
+        decode, restore = self.codec.decode, self.codec.restore
         events: list[Recorded[E]] = []
         add = events.append
         for (
@@ -193,17 +193,12 @@ class Reader(Generic[E]):
                     f"the event at position {position} (stream '{stream}') is damaged"
                 )
             name = names[kind]
-            event = decode(name, data, id, stream, version, meta)
+            if restore is None:
+                event = decode(name, data)
+            else:
+                event = restore(name, data, Envelope(id, stream, version, meta))
             add(Recorded(event, name, stream, version, position, id, meta, at))
         return tuple(events)
-
-    def _decoder(self) -> Callable[..., E]:
-        restore, decode = self.codec.restore, self.codec.decode
-        if restore is None:
-            return lambda name, data, *_: decode(name, data)
-        return lambda name, data, id, stream, version, meta: restore(
-            name, data, Envelope(id, stream, version, meta)
-        )
 
     def _learn_names(self, keys: Iterable[int]) -> None:
         if not self.names.keys() >= (wanted := set(keys)):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar, cast
 from uuid import UUID
 
 import aiosqlite
@@ -89,7 +89,7 @@ class _Connection:
             raise StoreClosedError(self.path)
         try:
             # aiosqlite's public calls are one statement each; this runs a function
-            execute: Any = self.db._execute  # noqa: SLF001
+            execute = cast("Any", self.db)._execute  # noqa: SLF001
             result: T = await execute(work)
         except (sqlite3.Error, ValueError, OverflowError) as error:
             raise self.translated(error) from error
