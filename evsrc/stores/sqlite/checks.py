@@ -66,6 +66,11 @@ def event_seal(
     return crc32(meta or b"", crc32(id, seed & 0xFFFFFFFF))
 
 
+def number_crc(name: str, number: int) -> int:
+    """Check a number that stands alone: the log's head, a checkpoint's position."""
+    return crc32(f"{name}/{number}".encode())
+
+
 def snapshot_crc(name: str, version: int, schema: int, state: bytes) -> int:
     """Check a snapshot's row."""
     return crc32(state, crc32(f"{name}/{version}/{schema}".encode()))

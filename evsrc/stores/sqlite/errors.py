@@ -16,7 +16,7 @@ from ...core.errors import (
     StoreUnavailableError,
 )
 from ...core.event import StreamName
-from .checks import name_crc, stream_crc
+from .checks import name_crc, number_crc, stream_crc
 
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _CORRUPT: Final = {sqlite3.SQLITE_CORRUPT}
@@ -104,3 +104,10 @@ def checked_stream(
     ):
         raise CorruptionError(f"the stored stream {category!r} {id!r} is damaged")
     return StreamName(category, id), version
+
+
+def checked_number(what: str, name: str, number: object, crc: object) -> int:
+    """Give a stored number, if its checksum holds."""
+    if not isinstance(number, int) or crc != number_crc(name, number):
+        raise CorruptionError(f"the stored {what} {name!r} is damaged")
+    return number

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeAlias
 
@@ -20,7 +20,7 @@ from ...ports import START, Checkpoint, Loaded, Page
 from .checks import event_crc, event_crcs, event_seal, snapshot_crc, stream_salt
 from .errors import checked_name, checked_stream
 from .sql import sql
-from .writer import find_stream
+from .writer import find_stream, read_checkpoint, read_head
 
 EventRow: TypeAlias = tuple[
     int, int, int, int, int, bytes, int, bytes | None, bytes, int, int
@@ -68,7 +68,11 @@ class Reader(Generic[E]):
         if versions != tuple(range(after + 1, head + 1)):
             raise CorruptionError(f"the versions of stream '{name}' are damaged")
         salt = stream_salt(name.category, name.id)
-        if event_crcs(salt, versions, types, data) != list(crcs):
+        try:
+            whole = event_crcs(salt, versions, types, data) == list(crcs)
+        except TypeError:  # a value of another type than was written
+            whole = False
+        if not whole:
             raise CorruptionError(f"an event of stream '{name}' is damaged")
         self._learn_names(types)
         names, decode = self.names, self.codec.decode
@@ -152,8 +156,7 @@ class Reader(Generic[E]):
 
     def head(self) -> int:
         """Give the log's last position."""
-        (head,) = self.db.execute(sql("head")).fetchone()
-        return int(head)
+        return read_head(self.db)
 
     def find(self, event_id: bytes) -> Recorded[E] | None:
         """Give the event of an id."""
@@ -165,11 +168,26 @@ class Reader(Generic[E]):
     # Rows to events.
 
     def _recorded(self, rows: Sequence[EventRow]) -> tuple[Recorded[E], ...]:
-        self._learn_names(kind for row in rows for kind in (row[3], row[4]))
+        try:
+            self._check_rows(rows)
+        except TypeError as error:  # a value of another type than was written
+            raise CorruptionError(f"a row of the log is damaged: {error}") from error
         names, streams = self.names, self.streams
         decode, restore = self.codec.decode, self.codec.restore
         events: list[Recorded[E]] = []
         add = events.append
+        for position, key, version, _, kind, id, at, meta, data, _, _ in rows:
+            stream, name = streams[key][0], names[kind]
+            if restore is None:
+                event = decode(name, data)
+            else:
+                event = restore(name, data, Envelope(id, stream, version, meta))
+            add(Recorded(event, name, stream, version, position, id, meta, at))
+        return tuple(events)
+
+    def _check_rows(self, rows: Sequence[EventRow]) -> None:
+        self._learn_names(kind for row in rows for kind in (row[3], row[4]))
+        names, streams = self.names, self.streams
         for (
             position,
             key,
@@ -192,13 +210,6 @@ class Reader(Generic[E]):
                 raise CorruptionError(
                     f"the event at position {position} (stream '{stream}') is damaged"
                 )
-            name = names[kind]
-            if restore is None:
-                event = decode(name, data)
-            else:
-                event = restore(name, data, Envelope(id, stream, version, meta))
-            add(Recorded(event, name, stream, version, position, id, meta, at))
-        return tuple(events)
 
     def _learn_names(self, keys: Iterable[int]) -> None:
         if not self.names.keys() >= (wanted := set(keys)):
@@ -229,8 +240,8 @@ class Reader(Generic[E]):
 
     def checkpoint(self, name: str) -> Checkpoint | None:
         """Give a subscription's checkpoint."""
-        row = self.db.execute(sql("checkpoint"), (name,)).fetchone()
-        return None if row is None else Checkpoint(name, row[0])
+        position = read_checkpoint(self.db, name)
+        return None if position is None else Checkpoint(name, position)
 
     def snapshot(self, name: str) -> Snapshot[bytes] | None:
         """Give a snapshot; None also if it is damaged."""
@@ -248,20 +259,30 @@ class Reader(Generic[E]):
 
     def verify(self) -> tuple[str, ...]:
         """Check every stored byte that a read could return; say what is wrong."""
-        problems = [
-            f"SQLite: {line}"
-            for (line,) in self.db.execute("PRAGMA integrity_check(20)")
-            if line != "ok"
-        ]
         self.streams.clear()
         self.names = {}
-        checks: tuple[Callable[[], Any], ...] = (self._read_names, self._verify_streams)
-        for check in (*checks, self._verify_log):
+        problems: list[str] = []
+        for check in (
+            self._verify_file,
+            self._read_names,
+            self._verify_streams,
+            self._verify_checkpoints,
+            self._verify_log,
+        ):
             try:
                 check()
             except (CorruptionError, sqlite3.Error, ValueError) as error:
                 problems.append(str(error))
         return tuple(problems)
+
+    def _verify_file(self) -> None:
+        lines = [line for (line,) in self.db.execute("PRAGMA integrity_check(20)")]
+        if lines != ["ok"]:
+            raise CorruptionError("; ".join(map(str, lines)))
+
+    def _verify_checkpoints(self) -> None:
+        for (name,) in self.db.execute("SELECT name FROM evsrc_checkpoint").fetchall():
+            read_checkpoint(self.db, name)
 
     def _verify_streams(self) -> None:
         counted = self.db.execute(

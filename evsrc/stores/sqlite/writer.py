@@ -33,12 +33,13 @@ from .checks import (
     event_crc,
     event_seal,
     name_crc,
+    number_crc,
     snapshot_crc,
     stream_crc,
     stream_key,
     stream_salt,
 )
-from .errors import checked_name, checked_stream, is_fatal
+from .errors import checked_name, checked_number, checked_stream, is_fatal
 from .sql import sql
 
 
@@ -132,7 +133,7 @@ class Writer:
         try:
             if self.watch is not None:
                 self._notice_others(self.watch)
-            (before,) = db.execute(sql("head")).fetchone()
+            before = read_head(db)
             flight = _Flight(before, time.time_ns() // 1000)
             self._flight = flight
             verdicts = [append(self._flight, job) for job in jobs]
@@ -152,7 +153,9 @@ class Writer:
                         if s.version
                     ],
                 )
-                db.execute(sql("advance_head"), (flight.head,))
+                db.execute(
+                    sql("advance_head"), (flight.head, number_crc("head", flight.head))
+                )
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -308,8 +311,8 @@ class Writer:
     def _refused_checkpoint(self, also: Sequence[Also]) -> CheckpointError | None:
         for change in also:
             if isinstance(change, SaveCheckpoint) and change.after is not None:
-                found = self.db.execute(sql("checkpoint"), (change.name,)).fetchone()
-                actual = START if found is None else int(found[0])
+                found = read_checkpoint(self.db, change.name)
+                actual = START if found is None else found
                 if actual != change.after:
                     return CheckpointError(change.name, change.after, actual)
         return None
@@ -317,12 +320,26 @@ class Writer:
     def _change(self, flight: _Flight, change: Also) -> None:
         match change:
             case SaveCheckpoint(name, position):
-                self.db.execute(sql("put_checkpoint"), (name, position, flight.at))
+                crc = number_crc(name, position)
+                row = (name, position, flight.at, crc)
+                self.db.execute(sql("put_checkpoint"), row)
             case SaveSnapshot(name, Snapshot(state, version, schema)):
                 crc = snapshot_crc(name, version, schema, state)
                 self.db.execute(
                     sql("put_snapshot"), (name, version, schema, state, crc, flight.at)
                 )
+
+
+def read_head(db: sqlite3.Connection) -> int:
+    """Give the log's last position."""
+    row = db.execute(sql("head")).fetchone()
+    return checked_number("number", "head", *(row or (None, None)))
+
+
+def read_checkpoint(db: sqlite3.Connection, name: str) -> int | None:
+    """Give the position of a checkpoint."""
+    row = db.execute(sql("checkpoint"), (name,)).fetchone()
+    return None if row is None else checked_number("checkpoint", name, *row)
 
 
 def find_stream(

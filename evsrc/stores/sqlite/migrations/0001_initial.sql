@@ -9,9 +9,10 @@ CREATE TABLE evsrc_schema (
 -- One row: the last position that was given out. Positions are dense.
 CREATE TABLE evsrc_log (
   key  INTEGER PRIMARY KEY CHECK (key = 0),
-  head INTEGER NOT NULL
+  head INTEGER NOT NULL,
+  crc  INTEGER NOT NULL
 );
-INSERT INTO evsrc_log (key, head) VALUES (0, 0);
+INSERT INTO evsrc_log (key, head, crc) VALUES (0, 0, 4231409650);
 
 -- Names of categories and event types, so that an event row holds a small number.
 CREATE TABLE evsrc_name (
@@ -54,7 +55,8 @@ BEGIN SELECT RAISE(ABORT, 'events are facts: they are never deleted'); END;
 CREATE TABLE evsrc_checkpoint (
   name     TEXT PRIMARY KEY,
   position INTEGER NOT NULL,
-  saved_at INTEGER NOT NULL
+  saved_at INTEGER NOT NULL,
+  crc      INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 CREATE TABLE evsrc_snapshot (

@@ -1,2 +1,2 @@
--- ?1 the new last position
-UPDATE evsrc_log SET head = ?1 WHERE key = 0
+-- ?1 the new last position, ?2 checksum
+UPDATE evsrc_log SET head = ?1, crc = ?2 WHERE key = 0

@@ -1,2 +1,2 @@
 -- The last position of the log.
-SELECT head FROM evsrc_log WHERE key = 0
+SELECT head, crc FROM evsrc_log WHERE key = 0

@@ -1,0 +1,204 @@
+"""Every store passes the suite, and the suite fails stores that are broken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from evsrc.core.expectation import ANY
+from evsrc.ports import Appended, EventStore, Page, Placed, Write
+from evsrc.stores.memory import memory_store
+from evsrc.testing import CODEC, Check, store_checks
+from tests.conftest import OpenStore
+
+Store = EventStore[Any]
+
+
+def by_name(check: Check) -> str:
+    return check.__name__
+
+
+@pytest.mark.parametrize("check", store_checks, ids=by_name)
+async def test_store_passes(check: Check, store: Store) -> None:
+    """The store keeps the promise."""
+    await check(store)
+
+
+def drops_an_event(store: Store) -> Store:
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        kept = [
+            replace_events(w, w.events[:-1]) if len(w.events) > 2 else w for w in writes
+        ]
+        return await store.append(*kept, also=also)
+
+    return replace(store, append=append)
+
+
+def accepts_stale_versions(store: Store) -> Store:
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        return await store.append(
+            *(Write(w.stream, w.events, ANY) for w in writes), also=also
+        )
+
+    return replace(store, append=append)
+
+
+def reorders(store: Store) -> Store:
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        turned = [replace_events(w, tuple(reversed(w.events))) for w in writes]
+        return await store.append(*turned, also=also)
+
+    return replace(store, append=append)
+
+
+def reorders_concurrent_appends(store: Store) -> Store:
+    calls = 0
+
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        nonlocal calls
+        calls += 1
+        for _ in range(3 * (calls % 4)):
+            await asyncio.sleep(0)
+        return await store.append(*writes, also=also)
+
+    return replace(store, append=append)
+
+
+def acknowledges_before_commit(store: Store) -> Store:
+    tasks = set()
+
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        async def later() -> None:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            await store.append(*writes, also=also)
+
+        if len(writes) != 1 or len(writes[0].events) != 1:
+            return await store.append(*writes, also=also)
+        task = asyncio.ensure_future(later())
+        tasks.add(task)
+        version = (await store.load_events(writes[0].stream)).version + 1
+        position = await store.head() + 1
+        return Appended((Placed(writes[0].stream, version, position, position),))
+
+    return replace(store, append=append)
+
+
+def splits_appends(store: Store) -> Store:
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        placed: list[Placed] = []
+        for write in writes:
+            outcome = await store.append(write, also=also)
+            if not isinstance(outcome, Appended):
+                return outcome
+            placed += outcome.placed
+            await asyncio.sleep(0)
+        return Appended(tuple(placed)) if writes else await store.append(also=also)
+
+    return replace(store, append=append)
+
+
+def forgets_ids(store: Store) -> Store:
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        renewed = [
+            replace_events(
+                w, tuple(type(e)(e.event, new_id(), e.metadata) for e in w.events)
+            )
+            for w in writes
+        ]
+        return await store.append(*renewed, also=also)
+
+    from evsrc import new_id
+
+    return replace(store, append=append)
+
+
+def stops_filtered_reads_early(store: Store) -> Store:
+    async def read_all(query: Any = "all", *, after: int = 0, limit: int = 1000) -> Any:
+        page = await store.read_all(query, after=after, limit=limit)
+        if query == "all" or page.events:
+            return page
+        return Page((), after, page.head)
+
+    return replace(store, read_all=read_all)
+
+
+def skips_at_page_ends(store: Store) -> Store:
+    async def read_all(query: Any = "all", *, after: int = 0, limit: int = 1000) -> Any:
+        page = await store.read_all(query, after=after, limit=limit)
+        return Page(page.events, min(page.reached + 1, page.head), page.head)
+
+    return replace(store, read_all=read_all)
+
+
+def takes_head_too_late(store: Store) -> Store:
+    async def read_all(query: Any = "all", *, after: int = 0, limit: int = 1000) -> Any:
+        page = await store.read_all(query, after=after, limit=limit)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return Page(page.events, page.reached, await store.head())
+
+    return replace(store, read_all=read_all)
+
+
+def never_wakes(store: Store) -> Store:
+    async def changed(position: int, *, timeout: Any) -> None:
+        await asyncio.sleep(timeout.total_seconds())
+
+    return replace(store, changed=changed)
+
+
+def ignores_checkpoints_on_append(store: Store) -> Store:
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        for change in also:
+            if hasattr(change, "position"):
+                await store.checkpoints.save(type(change)(change.name, change.position))
+        return await store.append(*writes)
+
+    return replace(store, append=append)
+
+
+def replace_events(write: Write[Any], events: Any) -> Write[Any]:
+    return Write(write.stream, events, write.expected)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        drops_an_event,
+        accepts_stale_versions,
+        reorders,
+        reorders_concurrent_appends,
+        acknowledges_before_commit,
+        splits_appends,
+        forgets_ids,
+        stops_filtered_reads_early,
+        skips_at_page_ends,
+        takes_head_too_late,
+        never_wakes,
+        ignores_checkpoints_on_append,
+    ],
+    ids=lambda broken: broken.__name__,
+)
+async def test_suite_fails_broken_stores(broken: Callable[[Store], Store]) -> None:
+    """A store broken on purpose fails at least one check."""
+    failed = []
+    for check in store_checks:
+        store = memory_store(CODEC)
+        try:
+            await asyncio.wait_for(check(broken(store)), 15)
+        except Exception:
+            failed.append(check.__name__)
+            break
+    assert failed, "the suite let it pass"
+
+
+async def test_suite_passes_the_same_store_unbroken(open_store: OpenStore) -> None:
+    """Replacing functions of a record is not what fails the suite."""
+    for check in store_checks:
+        store = memory_store(CODEC)
+        await check(replace(store, append=store.append))
