@@ -118,6 +118,7 @@ class Subscription(Generic[E]):
         self.failed = 0
         self.parked = 0
         self.error: Exception | None = None
+        self._failure: Exception | None = None
         self._store = store
         self._handle = handle
         self._delivery = delivery
@@ -282,8 +283,11 @@ class Subscription(Generic[E]):
                 self._end(State.STOPPED)
                 raise
         except Exception as error:  # noqa: BLE001 - it ends here, for all to see
-            self.error = error
+            self._failure = self.error = error
             _log.exception("subscription %r failed at %d", self.name, self.position)
+        except BaseException:
+            self._end(State.FAILED)
+            raise
         await self._finish()
 
     async def _begin(self) -> None:
@@ -431,10 +435,10 @@ class Subscription(Generic[E]):
             if self.state is not State.STARTING and self.position != self._saved:
                 await self._save()
         except Exception as error:  # noqa: BLE001 - e.g. the store is closed already
-            self.error = self.error or error
+            self._failure = self.error = self._failure or error
             _log.warning("checkpoint of %r not saved: %s", self.name, error)
         finally:
-            self._end(State.STOPPED if self.error is None else State.FAILED)
+            self._end(State.STOPPED if self._failure is None else State.FAILED)
 
     def _pass(self, position: int) -> None:
         self.position = max(self.position, position)
