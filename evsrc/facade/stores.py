@@ -19,7 +19,14 @@ from ..core.errors import (
     OptimisticLockError,
 )
 from ..core.event import Recorded, StreamName
-from ..core.expectation import ALL, STREAM_EXISTS, AnyQuery, Expected, Query
+from ..core.expectation import (
+    ALL,
+    STREAM_EXISTS,
+    AnyQuery,
+    Expected,
+    Query,
+    check_expected,
+)
 from ..ports import Appended, Conflict, Write
 from ..ports import EventStore as Record
 from .codec import domain_codec, enveloped
@@ -205,6 +212,8 @@ class EventStore(ABC):
             InvalidEventError, EventTypeNotFoundError: an event cannot be stored.
             InvalidExpectedVersionError: no such version.
         """
+        if expected_version not in (ExpectedVersion.ANY, ExpectedVersion.STREAM_EXISTS):
+            check_expected(expected_version)
         record, stream = await self.core(), stream_of(aggregate_id, aggregate_type)
         version = (await record.read_stream(stream, limit=0)).head
         if not events:

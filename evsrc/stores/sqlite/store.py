@@ -70,13 +70,15 @@ class _Connection:
             timeout=busy_timeout.total_seconds(),
         )
         # aiosqlite waits for its threads at exit; a store nobody closed must not hang
-        worker: Any = getattr(self.db, "_thread", self.db)
-        worker.daemon = True
+        self.worker: Any = getattr(self.db, "_thread", self.db)
+        self.worker.daemon = True
 
     async def open(self, prepare: Callable[[sqlite3.Connection], T]) -> T:
         try:
             await self.db
         except sqlite3.Error as error:
+            # its thread ends by itself, but must not outlive the loop it reports to
+            await asyncio.to_thread(self.worker.join, 5)
             raise self.translated(error) from error
         try:
             return await self.run(lambda: prepare(self.db._conn))  # noqa: SLF001
