@@ -369,7 +369,7 @@ class SubscriptionManager:
         """Start delivering; return when history is handled, or cannot be for now.
 
         Returns:
-            for each started subscription None, or the error that keeps it back.
+            for each subscription None, or the error that keeps it back.
         """
         if not self._running:
             self._running = True
@@ -380,18 +380,16 @@ class SubscriptionManager:
             if subscription_names is None
             else subscription_names
         )
-        started: list[Subscription] = []
-        for name in names:
-            subscription = self._subscriptions[name]
+        wanted = [self._subscriptions[name] for name in names]
+        for subscription in wanted:
             if subscription.core.ended:  # a stopped one starts anew from its checkpoint
                 subscription.core = await self._core(subscription)
             if not subscription.core.running:
                 subscription.core.start()
-                started.append(subscription)
         head = await (await self._store.core()).head()
         forever = timedelta(days=365)
-        await asyncio.gather(*(s.core.settled(head, forever) for s in started))
-        return {s.name: s.core.error for s in started}
+        await asyncio.gather(*(s.core.settled(head, forever) for s in wanted))
+        return {s.name: s.core.error for s in wanted}
 
     async def stop(
         self,
