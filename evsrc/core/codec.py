@@ -16,6 +16,7 @@ from typing import (
     Protocol,
     TypeAlias,
     TypeVar,
+    cast,
     get_args,
     get_origin,
 )
@@ -87,7 +88,7 @@ def enc_hook(value: Any) -> Any:
     >>> enc_hook(pvector([1, 2]))
     [1, 2]
     """
-    kind: type[Any] = type(value)
+    kind = cast("type[Any]", type(value))
     if kind is PMap:
         return dict(value)
     if issubclass(kind, (PVector, PSet)):
@@ -118,7 +119,10 @@ def dec_hook(type: type, value: Any) -> Any:
 
 def _convert(value: Any, container: Any, arguments: tuple[Any, ...]) -> Any:
     wanted = container[arguments] if arguments else container
-    return msgspec.convert(value, wanted, dec_hook=dec_hook)
+    try:
+        return msgspec.convert(value, wanted, dec_hook=dec_hook)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error  # msgspec adds the outer path
 
 
 _IMMEDIATE: Final = (
@@ -255,7 +259,7 @@ def json_codec(
             return Opaque(type, data)  # type: ignore[return-value]  # documented above
         try:
             event: E = decoder(data)
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise SerializationError(type, str(error)) from error
         return event
 
@@ -294,7 +298,7 @@ def value_codec() -> Codec[Any]:
     def name_of(event: Any) -> str:
         if isinstance(event, Opaque):
             return event.type
-        cls: type[Any] = type(event)
+        cls = cast("type[Any]", type(event))
         name, check = checks.get(cls) or learn(cls)
         if check is not None:
             check(event)

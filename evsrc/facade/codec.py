@@ -54,7 +54,7 @@ def domain_codec(registry: EventRegistry) -> Codec[DomainEvent]:
             return unknown_event(type, data, envelope)
         try:
             event: DomainEvent = decoder(_spliced(data, envelope))
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise SerializationError(type, str(error)) from error
         return event
 

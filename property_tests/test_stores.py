@@ -1,0 +1,238 @@
+"""A stateful machine drives each store beside a plain list, and compares."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from evsrc import (
+    ANY,
+    NO_STREAM,
+    STREAM_EXISTS,
+    Appended,
+    CheckpointError,
+    Conflict,
+    DuplicateEventError,
+    NewEvent,
+    Query,
+    QueryItem,
+    SaveCheckpoint,
+    StreamName,
+    Write,
+    memory_store,
+    sqlite_store,
+)
+from evsrc.core.expectation import matches, satisfies
+from evsrc.ports import Checkpoint, EventStore
+from evsrc.testing import CODEC, Fact, Note
+
+STREAMS = [StreamName(c, i) for c in ("a", "b") for i in ("1", "2")]
+streams = st.sampled_from(STREAMS)
+happenings = st.builds(Fact, st.integers(0, 9)) | st.builds(Note, st.sampled_from("xy"))
+expectations = st.integers(0, 6) | st.sampled_from([ANY, ANY, NO_STREAM, STREAM_EXISTS])
+ids = st.integers(1, 40).map(lambda n: UUID(int=n))
+news = st.lists(st.builds(NewEvent, happenings, ids), min_size=1, max_size=3)
+writes = st.lists(st.builds(Write, streams, news, expectations), min_size=1, max_size=3)
+names = st.frozensets(st.sampled_from("ab"), max_size=2)
+types = st.frozensets(st.sampled_from(["fact", "note", "else"]), max_size=2)
+items = st.tuples(names, types).filter(any).map(lambda item: QueryItem(*item))
+queries = st.just("all") | st.lists(items, min_size=1, max_size=3).map(
+    lambda found: Query(tuple(found))
+)
+
+
+class Model:
+    """What a store should be: a list, and nothing clever."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[StreamName, int, NewEvent[Any]]] = []
+        self.checkpoints: dict[str, int] = {}
+
+    def stream(self, name: StreamName) -> list[NewEvent[Any]]:
+        return [new for stream, _, new in self.log if stream == name]
+
+    def append(self, wanted: list[Write[Any]]) -> Any:
+        """Give what the store should say; change nothing unless it is accepted."""
+        before = list(self.log)
+        verdict = self._judge(wanted)
+        if isinstance(verdict, Conflict) or verdict is DuplicateEventError:
+            self.log = before
+            return self._repeated(wanted) or verdict
+        return verdict
+
+    def _judge(self, wanted: list[Write[Any]]) -> Any:
+        for write in wanted:
+            version = len(self.stream(write.stream))
+            if not satisfies(write.expected, version):
+                return Conflict(write.stream, write.expected, version)
+            for n, new in enumerate(write.events, 1):
+                self.log.append((write.stream, version + n, new))
+        used = [new.id for _, _, new in self.log]
+        return DuplicateEventError if len(set(used)) < len(used) else "appended"
+
+    def _repeated(self, wanted: list[Write[Any]]) -> str | None:
+        for write in wanted:
+            places = {new.id: (s, v) for s, v, new in self.log}
+            found = [places.get(new.id) for new in write.events]
+            first = found[0]
+            if first is None:
+                return None
+            expected = [(write.stream, first[1] + n) for n in range(len(found))]
+            if found != expected:
+                return None
+        return "repeated"
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Random appends, reads and checkpoints; subclasses say which store."""
+
+    async def open(self) -> EventStore[Any]:
+        raise NotImplementedError
+
+    @initialize()
+    def start(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.loop = asyncio.new_event_loop()
+        self.model = Model()
+        self.store = self.wait(self.open())
+
+    def wait(self, work: Any) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.wait(self.store.close())
+            self.loop.close()
+            self.folder.cleanup()
+
+    def expect(self, outcome: Any, expected: Any) -> None:
+        if isinstance(expected, Conflict):
+            assert outcome == expected
+        elif expected is DuplicateEventError:
+            assert isinstance(outcome, DuplicateEventError)
+        else:
+            assert isinstance(outcome, Appended)
+            assert outcome.repeated == (expected == "repeated")
+
+    @rule(wanted=writes)
+    def append(self, wanted: list[Write[Any]]) -> None:
+        expected = self.model.append(wanted)
+        (outcome,) = self.wait(gathered(self.store.append(*wanted)))
+        self.expect(outcome, expected)
+
+    @rule(wanted=st.lists(writes, min_size=2, max_size=6))
+    def append_together(self, wanted: list[list[Write[Any]]]) -> None:
+        expected = [self.model.append(each) for each in wanted]
+        outcomes = self.wait(gathered(*(self.store.append(*each) for each in wanted)))
+        for outcome, verdict in zip(outcomes, expected, strict=True):
+            self.expect(outcome, verdict)
+
+    @rule(stream=streams, after=st.integers(0, 7), limit=st.none() | st.integers(0, 4))
+    def read_stream(self, stream: StreamName, after: int, limit: int | None) -> None:
+        events = self.model.stream(stream)
+        loaded = self.wait(self.store.load_events(stream, after=after))
+        assert list(loaded.events) == [new.event for new in events[after:]]
+        assert loaded.version == len(events)
+        page = self.wait(self.store.read_stream(stream, after=after, limit=limit))
+        stop = None if limit is None else after + limit
+        assert [r.id for r in page.events] == [new.id for new in events[after:stop]]
+        back = self.wait(
+            self.store.read_stream(stream, after=after, limit=limit, backward=True)
+        )
+        before = events if after == 0 else events[: after - 1]
+        assert [r.id for r in back.events] == [new.id for new in before[::-1][:limit]]
+
+    @rule(query=queries, start=st.integers(0, 12), limit=st.integers(1, 5))
+    def read_log(self, query: Any, start: int, limit: int) -> None:
+        expected = [
+            (position, stream, version, new.id)
+            for position, (stream, version, new) in enumerate(self.model.log, 1)
+            if position > start
+            and matches(query, stream.category, CODEC.name(new.event))
+        ]
+        found, after = [], min(start, len(self.model.log))
+        while True:
+            page = self.wait(self.store.read_all(query, after=after, limit=limit))
+            assert len(page.events) <= limit
+            assert page.head == len(self.model.log)
+            found += [(r.position, r.stream, r.version, r.id) for r in page.events]
+            after = page.reached
+            if after >= page.head:
+                break
+        assert found == expected
+
+    @rule(
+        name=st.sampled_from("xy"),
+        position=st.integers(1, 9),
+        after=st.none() | st.integers(0, 9),
+    )
+    def save_checkpoint(self, name: str, position: int, after: int | None) -> None:
+        kept = self.model.checkpoints
+        (outcome,) = self.wait(
+            gathered(self.store.checkpoints.save(SaveCheckpoint(name, position, after)))
+        )
+        if after is not None and kept.get(name, 0) != after:
+            assert isinstance(outcome, CheckpointError)
+        else:
+            assert not isinstance(outcome, Exception)
+            kept[name] = position
+        expected = Checkpoint(name, kept[name]) if name in kept else None
+        assert self.wait(self.store.checkpoints.load(name)) == expected
+
+    @invariant()
+    def the_log_is_the_list(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        page = self.wait(self.store.read_all(limit=10_000))
+        assert [(r.stream, r.version, r.event, r.id) for r in page.events] == [
+            (stream, version, new.event, new.id)
+            for stream, version, new in self.model.log
+        ]
+
+
+async def gathered(*work: Any) -> Any:
+    return await asyncio.gather(*work, return_exceptions=True)
+
+
+class MemoryMachine(StoreMachine):
+    """The store in memory."""
+
+    async def open(self) -> EventStore[Any]:
+        return memory_store(CODEC)
+
+
+class SqliteMachine(StoreMachine):
+    """The store in a file, which is also closed and opened again."""
+
+    async def open(self) -> EventStore[Any]:
+        path = Path(self.folder.name) / "events.db"
+        return await sqlite_store(path, CODEC, synchronous="NORMAL")
+
+    @rule()
+    def reopen(self) -> None:
+        assert self.wait(self.store.verify()) == ()
+        self.wait(self.store.close())
+        self.store = self.wait(self.open())
+
+
+class SqliteMemoryMachine(StoreMachine):
+    """SQLite without a file."""
+
+    async def open(self) -> EventStore[Any]:
+        return await sqlite_store(":memory:", CODEC)
+
+
+_steps = settings(max_examples=60, stateful_step_count=25)
+TestMemory = MemoryMachine.TestCase
+TestMemory.settings = settings(max_examples=150, stateful_step_count=30)
+TestSqlite = SqliteMachine.TestCase
+TestSqlite.settings = _steps
+TestSqliteMemory = SqliteMemoryMachine.TestCase
+TestSqliteMemory.settings = _steps
