@@ -16,7 +16,6 @@ from typing import (
     Protocol,
     TypeAlias,
     TypeVar,
-    cast,
     get_args,
     get_origin,
 )
@@ -88,7 +87,7 @@ def enc_hook(value: Any) -> Any:
     >>> enc_hook(pvector([1, 2]))
     [1, 2]
     """
-    kind = cast("type[Any]", type(value))
+    kind: type[Any] = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is PMap:
         return dict(value)
     if issubclass(kind, (PVector, PSet)):
@@ -298,7 +297,7 @@ def value_codec() -> Codec[Any]:
     def name_of(event: Any) -> str:
         if isinstance(event, Opaque):
             return event.type
-        cls = cast("type[Any]", type(event))
+        cls: type[Any] = type(event)  # pyright: ignore[reportUnknownVariableType]
         name, check = checks.get(cls) or learn(cls)
         if check is not None:
             check(event)

@@ -1,0 +1,346 @@
+"""What is particular to the SQLite store: the file, its views, threads, commits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from evsrc import ANY, NO_STREAM, Metadata, NewEvent, StreamName, Write, sqlite_store
+from evsrc.ports import Appended, EventStore, SaveCheckpoint
+from evsrc.stores.sqlite import reader, writer
+from evsrc.stores.sqlite import store as store_module
+from evsrc.stores.sqlite.schema import migrations, statements
+from evsrc.testing import CODEC, Fact
+
+STREAM = StreamName("s", "1")
+
+
+def facts(*numbers: int) -> list[NewEvent[Any]]:
+    return [NewEvent(Fact(n), uuid4()) for n in numbers]
+
+
+async def test_people_can_read_the_file(tmp_path: Path) -> None:
+    """The views show events, streams and checkpoints as text, JSON and ISO times."""
+    path = tmp_path / "events.db"
+    new = NewEvent(Fact(1, "é"), uuid4(), Metadata(actor_id="ann"))
+    async with await sqlite_store(path, CODEC) as store:
+        await store.append(Write(STREAM, [new], NO_STREAM))
+        await store.checkpoints.save(SaveCheckpoint("reader", 1))
+        recorded = (await store.read_all()).events[0]
+    with closing(sqlite3.connect(path)) as db:
+        db.row_factory = sqlite3.Row
+        (event,) = db.execute("SELECT * FROM events").fetchall()
+        assert dict(event) == {
+            "position": 1,
+            "category": "s",
+            "stream_id": "1",
+            "version": 1,
+            "type": "fact",
+            "data": '{"n":1,"text":"é"}',
+            "metadata": '{"actor_id":"ann"}',
+            "recorded_at": recorded.recorded_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "event_id": str(new.id),
+        }
+        asked = "SELECT json_extract(data, '$.n') FROM events"
+        assert db.execute(asked).fetchone()[0] == 1
+        (stream,) = db.execute("SELECT * FROM streams").fetchall()
+        assert tuple(stream) == ("s", "1", 1)
+        (checkpoint,) = db.execute("SELECT name, position FROM checkpoints").fetchall()
+        assert tuple(checkpoint) == ("reader", 1)
+        with pytest.raises(sqlite3.OperationalError, match="cannot modify"):
+            db.execute("DELETE FROM events")
+
+
+async def test_facts_cannot_be_changed_with_sql(tmp_path: Path) -> None:
+    """The table itself refuses updates and deletions."""
+    path = tmp_path / "events.db"
+    async with await sqlite_store(path, CODEC) as store:
+        await store.append(Write(STREAM, facts(1), ANY))
+    with closing(sqlite3.connect(path)) as db:
+        for statement in (
+            "UPDATE evsrc_event SET version = 2",
+            "DELETE FROM evsrc_event",
+        ):
+            with pytest.raises(sqlite3.IntegrityError, match="events are facts"):
+                db.execute(statement)
+
+
+def test_migrations_are_what_was_released() -> None:
+    """A released migration never changes: this is its text, by checksum."""
+    from zlib import crc32
+
+    released = {1: 2992182130}
+    found = {version: crc32(text.encode()) for version, text in migrations().items()}
+    assert found == released
+    assert [statement.count(";") for statement in statements("a;\nb;\n")] == [1, 1]
+
+
+async def test_many_processes_may_start_at_once(tmp_path: Path) -> None:
+    """Of several that open a new file together one migrates; all work."""
+    path = tmp_path / "events.db"
+    stores = await asyncio.gather(*(sqlite_store(path, CODEC) for _ in range(6)))
+    for n, store in enumerate(stores):
+        await store.append(Write(StreamName("p", str(n)), facts(n), NO_STREAM))
+    for store in stores:
+        assert await store.head() == 6
+        await store.close()
+
+
+@pytest.mark.parametrize(("level", "number"), [("FULL", 2), ("NORMAL", 1)])
+async def test_durability_is_what_was_asked_for(
+    tmp_path: Path, level: Any, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writing connection is in WAL mode at the chosen level; FULL is the default."""
+    writers: list[Any] = []
+    made = writer.Writer
+
+    def remember(db: Any, **options: Any) -> Any:
+        writers.append(db)
+        return made(db, **options)
+
+    monkeypatch.setattr(store_module, "Writer", remember)
+    monkeypatch.setattr(sqlite3, "connect", unchecked(sqlite3.connect))
+    options = {} if level == "FULL" else {"synchronous": level}
+    async with await sqlite_store(tmp_path / "events.db", CODEC, **options):
+        (db,) = writers
+        assert db.execute("PRAGMA synchronous").fetchone()[0] == number
+        assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+def unchecked(connect: Any) -> Any:
+    return lambda *args, **options: connect(*args, **options, check_same_thread=False)
+
+
+async def commits_of(path: Path, work: Any) -> int:
+    """Count the commits that *work* makes, seen from another connection."""
+    commits = 0
+    with closing(sqlite3.connect(path)) as db:
+        seen = db.execute("PRAGMA data_version").fetchone()[0]
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            await asyncio.sleep(0)
+            now = db.execute("PRAGMA data_version").fetchone()[0]
+            commits += now != seen
+            seen = now
+        await task
+    return commits
+
+
+async def test_waiting_appends_share_a_commit(tmp_path: Path) -> None:
+    """Sixty appends at once take a few transactions; sixty with `largest_commit=1`."""
+    counts = {}
+    for largest in (500, 1):
+        path = tmp_path / f"{largest}.db"
+        async with await sqlite_store(path, CODEC, largest_commit=largest) as store:
+            work = asyncio.gather(
+                *(
+                    store.append(Write(StreamName("g", str(n)), facts(n), ANY))
+                    for n in range(60)
+                )
+            )
+            counts[largest] = await commits_of(path, work)
+            assert await store.head() == 60
+    assert counts[500] <= 3
+    assert counts[1] > 20
+
+
+async def test_reads_do_not_wait_for_the_writer(tmp_path: Path) -> None:
+    """While another process holds the write lock, every kind of read goes on."""
+    path = tmp_path / "events.db"
+    async with await sqlite_store(path, CODEC) as store:
+        await store.append(Write(STREAM, facts(1), ANY))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("INSERT INTO evsrc_name VALUES (99, 'uncommitted', 0)")
+            appending = asyncio.create_task(store.append(Write(STREAM, facts(2), ANY)))
+            await asyncio.sleep(0)
+            assert await store.head() == 1
+            assert (await store.load_events(STREAM)).version == 1
+            assert len((await store.read_all()).events) == 1
+            assert not appending.done()
+            other.execute("ROLLBACK")
+        assert isinstance(await appending, Appended)
+        assert await store.head() == 2
+
+
+async def test_only_the_writer_checkpoints_the_wal(tmp_path: Path) -> None:
+    """The reading connection cannot write, so it cannot checkpoint either."""
+    path = tmp_path / "events.db"
+    async with await sqlite_store(path, CODEC) as store:
+        await store.append(Write(STREAM, facts(1), ANY))
+        read_all: Any = store.read_all
+        reading = read_all.__self__.reading.db
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            await reading.execute("DELETE FROM evsrc_checkpoint")
+        cursor = await reading.execute("PRAGMA wal_autocheckpoint")
+        assert await cursor.fetchone() == (0,)
+        await cursor.close()
+
+
+async def test_several_writers_on_an_old_library_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a library that has the WAL-reset bug a second writer is noticed, once."""
+    path = tmp_path / "events.db"
+    caplog.set_level(logging.WARNING, "evsrc")
+    for safe_since, warnings in (((99, 0, 0), 1), ((3, 0, 0), 0)):
+        monkeypatch.setattr(store_module, "_SAFE_WAL", safe_since)
+        caplog.clear()
+        async with (
+            await sqlite_store(path, CODEC) as one,
+            await sqlite_store(path, CODEC) as two,
+        ):
+            for store in (one, one, two, one, two, one):
+                await store.append(Write(STREAM, facts(1), ANY))
+        told = [r for r in caplog.records if "several connections write" in r.message]
+        assert len(told) == 2 * warnings  # one by each of the two stores
+
+
+async def test_two_processes_see_each_other(tmp_path: Path) -> None:
+    """What one store appends, another one on the file reads, conflicts with, waits for."""
+    from datetime import timedelta
+
+    path = tmp_path / "events.db"
+    async with (
+        await sqlite_store(path, CODEC) as one,
+        await sqlite_store(path, CODEC) as two,
+    ):
+        waiting = asyncio.create_task(two.changed(0, timeout=timedelta(seconds=20)))
+        await one.append(Write(STREAM, facts(1), 0))
+        await asyncio.wait_for(waiting, 10)
+        assert (await two.load_events(STREAM)).version == 1
+        new_type = await two.append(Write(StreamName("new", "1"), facts(2), 0))
+        assert isinstance(new_type, Appended)
+        assert [r.event.n for r in (await one.read_all()).events] == [1, 2]
+
+
+async def test_streams_with_one_hash_stay_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should two names ever have one key, each stream keeps its own events."""
+    monkeypatch.setattr(writer, "stream_key", lambda *_: 7)
+    path = tmp_path / "events.db"
+    names = [StreamName("c", str(n)) for n in range(4)]
+    async with await sqlite_store(path, CODEC) as store:
+        together = [
+            Write(name, facts(n), NO_STREAM) for n, name in enumerate(names[:2])
+        ]
+        await store.append(*together)
+        await asyncio.gather(
+            *(
+                store.append(Write(name, facts(n), NO_STREAM))
+                for n, name in enumerate(names[2:], 2)
+            )
+        )
+        for n, name in enumerate(names):
+            assert [e.n for e in (await store.load_events(name)).events] == [n]
+            await store.append(Write(name, facts(n), 1))
+        assert await store.verify() == ()
+        assert {r.stream for r in (await store.read_all()).events} == set(names)
+
+
+async def test_filtered_reads_look_at_a_window_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rare type is found however far away, in steps that each say how far they got."""
+    from evsrc import Query
+
+    monkeypatch.setattr(reader, "_WINDOW", 10)
+    async with await sqlite_store(tmp_path / "events.db", CODEC) as store:
+        await store.append(Write(STREAM, facts(*range(95)), ANY))
+        await store.append(Write(StreamName("rare", "1"), facts(1), ANY))
+        reached, found, after = [], [], 0
+        while after < await store.head():
+            page = await store.read_all(Query.of(categories=["rare"]), after=after)
+            after = page.reached
+            reached.append(after)
+            found += page.events
+        assert reached == [*range(10, 96, 10), 96]
+        assert [r.position for r in found] == [96]
+
+
+async def test_streams_and_names_are_learned_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader's memory of streams is bounded; forgetting some changes nothing."""
+    monkeypatch.setattr(reader, "_MOST_STREAMS", 5)
+    async with await sqlite_store(tmp_path / "events.db", CODEC) as store:
+        for n in range(30):
+            await store.append(Write(StreamName("m", str(n)), facts(n), ANY))
+            await store.read_all(after=max(0, n - 3), limit=4)
+        page = await store.read_all()
+        assert [r.stream.id for r in page.events] == [str(n) for n in range(30)]
+
+
+SCRIPT = """
+import asyncio, sys
+from evsrc import sqlite_store, NewEvent, Write, StreamName, ANY
+from evsrc.testing import CODEC, Fact
+from uuid import uuid4
+
+async def main():
+    store = await sqlite_store(sys.argv[1], CODEC)
+    await store.append(Write(StreamName("s", "1"), [NewEvent(Fact(1), uuid4())], ANY))
+    keep.append(store)
+
+keep = []
+asyncio.run(main())
+print("end of main")
+"""
+
+
+@pytest.mark.parametrize("path", ["events.db", ":memory:"])
+def test_a_forgotten_store_does_not_keep_the_process(tmp_path: Path, path: str) -> None:
+    """A process that never closes its store ends all the same, and keeps its events."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, path],
+        cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    assert done.stdout == "end of main\n"
+    if path == "events.db":
+        with closing(sqlite3.connect(tmp_path / path)) as db:
+            assert db.execute("SELECT count(*) FROM events").fetchone() == (1,)
+
+
+async def test_close_waits_for_appends_under_way(tmp_path: Path) -> None:
+    """What was asked for before `close` is recorded; it takes moments."""
+    path = tmp_path / "events.db"
+    store: EventStore[Any] = await sqlite_store(path, CODEC)
+    appending = [
+        asyncio.create_task(store.append(Write(StreamName("c", str(n)), facts(n), ANY)))
+        for n in range(20)
+    ]
+    await asyncio.sleep(0)
+    started = time.perf_counter()
+    await store.close()
+    assert time.perf_counter() - started < 5
+    assert all(isinstance(o, Appended) for o in await asyncio.gather(*appending))
+    assert not path.with_name("events.db-wal").exists()
+    async with await sqlite_store(path, CODEC) as again:
+        assert await again.head() == 20
+
+
+async def test_a_bad_append_fails_alone(tmp_path: Path) -> None:
+    """A value that SQLite cannot take fails its own append, not its neighbours."""
+    async with await sqlite_store(tmp_path / "events.db", CODEC) as store:
+        huge = SaveCheckpoint("x", 2**70)
+        good, bad, other = await asyncio.gather(
+            store.append(Write(STREAM, facts(1), ANY)),
+            store.append(Write(STREAM, facts(2), ANY), also=[huge]),
+            store.append(Write(STREAM, facts(3), ANY)),
+            return_exceptions=True,
+        )
+        assert isinstance(good, Appended)
+        assert isinstance(other, Appended)
+        assert "too large" in str(bad)
+        assert [e.n for e in (await store.load_events(STREAM)).events] == [1, 3]

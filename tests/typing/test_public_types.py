@@ -1,0 +1,138 @@
+"""What type checkers make of the public API; checked by mypy and basedpyright."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, assert_type
+from uuid import UUID
+
+from msgspec import Struct
+
+from evsrc import (
+    AggregateRepository,
+    AggregateRoot,
+    Appended,
+    Codec,
+    Conflict,
+    Decider,
+    DomainEvent,
+    EventStoreRecord,
+    InMemoryEventStore,
+    Loaded,
+    Page,
+    Recorded,
+    StreamName,
+    View,
+    Write,
+    fold,
+    handles,
+    json_codec,
+    memory_store,
+    new_event,
+    query,
+    register_event,
+    run,
+    sqlite_store,
+    subscribe,
+    transact,
+)
+from evsrc.runtime.transact import Decided
+
+
+class Added(Struct, frozen=True):
+    amount: int
+
+
+class Removed(Struct, frozen=True):
+    amount: int
+
+
+Event = Added | Removed
+
+
+def decide(total: int, command: str) -> Sequence[Event]:
+    return [Added(len(command))] if total < 9 else [Removed(1)]
+
+
+def evolve(total: int, event: Event) -> int:
+    match event:
+        case Added(amount):
+            return total + amount
+        case Removed(amount):
+            return total - amount
+
+
+COUNTER: Decider[int, str, Event] = Decider(decide, evolve, 0)
+CODEC: Codec[Event] = json_codec({"added": Added, "removed": Removed})
+STREAM = StreamName("counter", "1")
+
+
+def pure() -> None:
+    history: list[Event] = [Added(1), Removed(2)]
+    assert_type(fold(COUNTER, history), int)
+    assert_type(run(COUNTER, 0, ["a", "b"]), tuple[int, tuple[Event, ...]])
+    view: View[str, Event] = View("", lambda text, event: text + str(event.amount))
+    assert_type(fold(view, [Added(1)]), str)
+
+
+async def functional() -> None:
+    store: EventStoreRecord[Event] = memory_store(CODEC)
+    durable = await sqlite_store("events.db", CODEC)
+    assert_type(durable, EventStoreRecord[Event])
+    outcome = await store.append(Write(STREAM, [new_event(Added(1))], 0))
+    assert_type(outcome, Appended | Conflict)
+    assert_type(await store.load_events(STREAM), Loaded[Event])
+    assert_type(await store.read_all(), Page[Event])
+    assert_type(await transact(store, COUNTER, STREAM, "x"), Decided[int, Event])
+    assert_type(await query(store, COUNTER, STREAM), tuple[int, int])
+
+    async def handle(recorded: Recorded[Event]) -> None:
+        assert_type(recorded.event, Event)
+
+    async with subscribe(store, "x", handle) as subscription:
+        await subscription.caught_up()
+
+
+@register_event
+class TaskCreated(DomainEvent):
+    event_type: str = "TypedTaskCreated"
+    aggregate_type: str = "Task"
+
+    title: str
+    assigned_to: UUID | None = None
+
+
+class TaskState(Struct, frozen=True):
+    title: str
+
+
+class Task(AggregateRoot[TaskState]):
+    aggregate_type = "Task"
+
+    def _get_initial_state(self) -> TaskState:
+        return TaskState("")
+
+    def _apply(self, event: DomainEvent) -> None:
+        if isinstance(event, TaskCreated):
+            self._state = TaskState(event.title)
+
+    @handles(TaskCreated)
+    def create(self, title: str) -> None:
+        self.apply_event(TaskCreated(aggregate_id=self.aggregate_id, title=title))
+
+
+async def classes(id: UUID) -> None:
+    event = TaskCreated(aggregate_id=id, title="x")
+    assert_type(event.title, str)
+    assert_type(event.with_metadata(a=1), TaskCreated)
+    assert_type(TaskCreated.from_dict({}), TaskCreated)
+    repo = AggregateRepository(
+        event_store=InMemoryEventStore(),
+        aggregate_factory=Task,
+        aggregate_type="Task",
+    )
+    assert_type(repo, AggregateRepository[Task])
+    assert_type(await repo.load(id), Task)
+    assert_type((await repo.load(id)).state, TaskState | None)
+    act: Callable[[Task], Any] = lambda task: task.create("x")  # noqa: E731
+    assert_type(await repo.execute(id, act), Task)
