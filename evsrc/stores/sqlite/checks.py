@@ -7,10 +7,10 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import repeat
-from operator import add, mul
+from operator import add, mod, mul
 from typing import Final
 from zlib import crc32
 
@@ -47,15 +47,15 @@ def event_crc(salt: int, version: int, type: int, data: bytes) -> int:
 
 
 def event_crcs(
-    salt: int, versions: Iterable[int], types: Iterable[int], data: Sequence[bytes]
+    salts: Iterable[int],
+    versions: Iterable[int],
+    types: Iterable[int],
+    data: Iterable[bytes],
 ) -> list[int]:
-    """Compute `event_crc` for many events of one stream, without a Python loop."""
-    seeds = map(
-        add,
-        map(mul, versions, repeat(_VERSION)),
-        map(add, map(mul, types, repeat(_TYPE)), repeat(salt)),
-    )
-    return list(map(crc32, data, seeds))
+    """Compute `event_crc` for many events, without a Python loop."""
+    placed = map(mul, versions, repeat(_VERSION))
+    typed = map(mul, types, repeat(_TYPE))
+    return list(map(crc32, data, map(add, map(add, placed, typed), salts)))
 
 
 def event_seal(
@@ -64,6 +64,22 @@ def event_seal(
     """Check the rest of an event's row, on top of its crc."""
     seed = crc + position * _VERSION + category * _CATEGORY + at % _PRIME
     return crc32(meta or b"", crc32(id, seed & 0xFFFFFFFF))
+
+
+def event_seals(
+    crcs: Iterable[int],
+    positions: Iterable[int],
+    categories: Iterable[int],
+    ids: Iterable[bytes],
+    times: Iterable[int],
+    metas: Iterable[bytes],
+) -> list[int]:
+    """Compute `event_seal` for many events, without a Python loop."""
+    placed = map(add, crcs, map(mul, positions, repeat(_VERSION)))
+    named = map(mul, categories, repeat(_CATEGORY))
+    timed = map(mod, times, repeat(_PRIME))
+    seeds = map(add, placed, map(add, named, timed))
+    return list(map(crc32, metas, map(crc32, ids, seeds)))
 
 
 def number_crc(name: str, number: int) -> int:

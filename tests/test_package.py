@@ -1,0 +1,72 @@
+"""What is built is what was tested: the wheel has everything, and works without sources."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+SCRIPT = """
+import asyncio, pathlib, evsrc, evsrc.testing
+assert "site" in evsrc.__file__, evsrc.__file__
+
+async def main():
+    for check in evsrc.testing.store_checks[:6]:
+        async with await evsrc.sqlite_store(":memory:", evsrc.testing.CODEC) as store:
+            await check(store)
+
+asyncio.run(main())
+print("works")
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    command = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "-t",
+        "wheel",
+        "-d",
+        str(folder),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_has_everything(wheel: Path) -> None:
+    """Every file of the package that git knows is in the wheel, and the licence."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "evsrc"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert set(tracked) <= names
+    assert any(name.endswith("py.typed") for name in names)
+    assert any("licenses/LICENSE" in name for name in names)
+    assert not any(name.startswith(("tests", "docs")) for name in names)
+
+
+def test_the_wheel_works_without_sources(wheel: Path, tmp_path: Path) -> None:
+    """Unpacked elsewhere, with the sources out of reach, a store passes checks."""
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "works\n", done.stderr
