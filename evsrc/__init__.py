@@ -163,6 +163,11 @@ if TYPE_CHECKING:
     from .runtime.cache import (
         StateCache,
     )
+    from .runtime.delivery import (
+        Delivery,
+        Parked,
+        Progress,
+    )
     from .runtime.ids import (
         new_event,
         new_id,
@@ -171,7 +176,6 @@ if TYPE_CHECKING:
         project,
     )
     from .runtime.subscribe import (
-        Delivery,
         subscribe,
     )
     from .runtime.transact import (
@@ -299,10 +303,12 @@ _HOMES = {
     "SaveSnapshot": "ports",
     "Write": "ports",
     "StateCache": "runtime.cache",
+    "Delivery": "runtime.delivery",
+    "Parked": "runtime.delivery",
+    "Progress": "runtime.delivery",
     "new_event": "runtime.ids",
     "new_id": "runtime.ids",
     "project": "runtime.project",
-    "Delivery": "runtime.subscribe",
     "subscribe": "runtime.subscribe",
     "query": "runtime.transact",
     "transact": "runtime.transact",
@@ -369,6 +375,8 @@ __all__ = [
     "OptimisticLockError",
     "Page",
     "Park",
+    "Parked",
+    "Progress",
     "Projection",
     "ProjectionError",
     "Query",

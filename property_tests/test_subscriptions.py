@@ -26,8 +26,9 @@ from evsrc import (
 from evsrc.core.snapshot import Snapshotting, every
 from evsrc.core.view import View
 from evsrc.ports import EventStore
+from evsrc.runtime.delivery import Parked
 from evsrc.runtime.project import project
-from evsrc.runtime.subscribe import Parked, subscribe
+from evsrc.runtime.subscribe import subscribe
 from evsrc.testing import CODEC, Fact
 
 SOON = timedelta(seconds=20)

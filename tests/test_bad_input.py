@@ -344,7 +344,7 @@ def test_one_root_catches_everything() -> None:
 
 def test_a_missing_extra_is_named() -> None:
     """Using a part whose extra is not installed says which extra it is."""
-    code = "import sys; sys.modules['rich'] = None; from evsrc.cli import main; main(['demo'])"
+    code = "import sys; sys.modules['rich'] = None; from evsrc.cli import main; sys.exit(main(['demo']))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )

@@ -23,16 +23,16 @@ from ..core.event import Recorded
 from ..core.expectation import ALL, AnyQuery, Query
 from ..core.policy import Park, Stop, retry_then
 from ..ports import Checkpoint, Checkpoints, SaveCheckpoint
-from ..runtime.subscribe import (
+from ..runtime.delivery import (
     CheckpointDue,
     Delivery,
     Handler,
     Parked,
     State,
     after_page,
-    subscribe,
 )
 from ..runtime.subscribe import Subscription as Core
+from ..runtime.subscribe import subscribe
 from .bus import EventBus, HandlesEvents, InMemoryEventBus
 from .checkpoints import CheckpointRepository
 from .events import DomainEvent

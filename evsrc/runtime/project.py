@@ -19,7 +19,8 @@ from ..ports import (
     SaveCheckpoint,
     SaveSnapshot,
 )
-from .subscribe import Delivery, Subscription, subscribe
+from .delivery import Delivery
+from .subscribe import Subscription, subscribe
 
 S = TypeVar("S")
 

@@ -9,89 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import StrEnum
-from typing import Final, Generic, Literal, TypeAlias
-
-from msgspec import Struct
+from typing import Final, Generic
 
 from ..core.errors import StoreBusyError, SubscriptionError, SubscriptionStateError
 from ..core.event import E, Recorded
-from ..core.expectation import ALL, AnyQuery
-from ..core.policy import Failure, FailurePolicy, Park, Retry, Skip, Stop, retry_then
-from ..ports import START, Checkpoints, EventStore, Page, SaveCheckpoint
+from ..core.policy import Failure, Park, Retry, Skip, Stop
+from ..ports import START, EventStore, Page, SaveCheckpoint
+from .delivery import Delivery, Handler, Parked, Progress, State, after_page
 
 _log: Final = logging.getLogger("evsrc")
-
-
-class State(StrEnum):
-    """What a subscription is doing."""
-
-    STARTING = "starting"
-    CATCHING_UP = "catching_up"
-    LIVE = "live"
-    RETRYING = "retrying"
-    PAUSED = "paused"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
-class Parked(Struct, Generic[E], frozen=True):
-    """An event that was put aside: why, and after how many attempts."""
-
-    subscription: str
-    recorded: Recorded[E]
-    error: Exception
-    attempts: int
-
-
-class Progress(Struct, frozen=True):
-    """What was handled since the last saved checkpoint."""
-
-    events: int
-    seconds: float
-    page_ended: bool
-
-
-Handler: TypeAlias = Callable[[Recorded[E]], Awaitable[None]]
-ParkEvent: TypeAlias = Callable[[Parked[E]], Awaitable[None]]
-CheckpointDue: TypeAlias = Callable[[Progress], bool]
-StartFrom: TypeAlias = Literal["checkpoint", "beginning", "end"] | int
-
-
-def after_page(progress: Progress) -> bool:
-    """Save a checkpoint at the end of every page."""
-    return progress.page_ended
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery(Generic[E]):
-    """How a subscription is run.
-
-    Args:
-        query: which events; the others move the checkpoint all the same.
-        start: where to start: the saved checkpoint (else the beginning), the beginning,
-            the end of the log, or after a position.
-        page: how many events are read at once.
-        poll: read again after this time even if nothing woke us.
-        on_failure: what to do when the handler fails; the default retries three times,
-            then stops.
-        park: puts an event aside, durably; needed if *on_failure* parks.
-        checkpoint_due: when to save the checkpoint.
-        checkpoints: where; the store's own by default.
-    """
-
-    query: AnyQuery = ALL
-    start: StartFrom = "checkpoint"
-    page: int = 1000
-    poll: timedelta = timedelta(seconds=1)
-    on_failure: FailurePolicy = field(default_factory=lambda: retry_then(Stop()))
-    park: ParkEvent[E] | None = None
-    checkpoint_due: CheckpointDue = after_page
-    checkpoints: Checkpoints | None = None
 
 
 class Subscription(Generic[E]):

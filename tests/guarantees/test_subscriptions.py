@@ -27,7 +27,7 @@ from evsrc import (
 )
 from evsrc.core.errors import SubscriptionError
 from evsrc.ports import Checkpoint, EventStore, SaveCheckpoint
-from evsrc.runtime.subscribe import Parked, Progress, State
+from evsrc.runtime.delivery import Parked, Progress, State
 from evsrc.testing import Fact
 from tests.conftest import OpenStore
 
