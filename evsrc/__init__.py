@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         Snapshot,
         Snapshotting,
         every,
+        json_snapshots,
     )
     from .core.view import (
         View,
@@ -257,6 +258,7 @@ _HOMES = {
     "Snapshot": "core.snapshot",
     "Snapshotting": "core.snapshot",
     "every": "core.snapshot",
+    "json_snapshots": "core.snapshot",
     "View": "core.view",
     "merge": "core.view",
     "AggregateRoot": "facade.aggregate",
@@ -426,6 +428,7 @@ __all__ = [
     "is_event_handler",
     "is_event_registered",
     "json_codec",
+    "json_snapshots",
     "list_registered_events",
     "many",
     "memory_store",

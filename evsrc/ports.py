@@ -16,14 +16,14 @@ from msgspec import Struct
 
 from .core.errors import EmptyAppendError
 from .core.event import E, NewEvent, Recorded, StreamName
-from .core.expectation import ALL, AnyQuery, Expected, check_expected
+from .core.expectation import ALL, AnyQuery, Expect, Expected, check_expected
 from .core.snapshot import Snapshot
 
 START: Final = 0
 """The position before the first event; a checkpoint that has not moved."""
 
 
-class Write(Struct, Generic[E], frozen=True):
+class Write(Struct, Generic[E], frozen=True, gc=False):
     """What one append adds to one stream.
 
     Args:
@@ -41,12 +41,13 @@ class Write(Struct, Generic[E], frozen=True):
     expected: Expected
 
     def __post_init__(self) -> None:
-        check_expected(self.expected)
+        if not isinstance(self.expected, Expect):
+            check_expected(self.expected)
         if not self.events:
             raise EmptyAppendError(f"nothing to append to stream '{self.stream}'")
 
 
-class Placed(Struct, frozen=True):
+class Placed(Struct, frozen=True, gc=False):
     """Where one write went: the stream's version after it, and its positions."""
 
     stream: StreamName
@@ -55,7 +56,7 @@ class Placed(Struct, frozen=True):
     last_position: int
 
 
-class Appended(Struct, frozen=True):
+class Appended(Struct, frozen=True, gc=False):
     """The append is recorded, as durably as the store was asked to.
 
     Args:
@@ -85,7 +86,7 @@ class Conflict(Struct, frozen=True):
     actual: int
 
 
-class Page(Struct, Generic[E], frozen=True):
+class Page(Struct, Generic[E], frozen=True, gc=False):
     """A piece of a stream or of the log.
 
     Args:
@@ -99,7 +100,7 @@ class Page(Struct, Generic[E], frozen=True):
     head: int
 
 
-class Loaded(Struct, Generic[E], frozen=True):
+class Loaded(Struct, Generic[E], frozen=True, gc=False):
     """A stream's events without envelopes, and the version they lead to."""
 
     events: Sequence[E]

@@ -8,6 +8,7 @@ from .core.errors import (
 )
 from .facade.manager import (
     CheckpointStrategy,
+    DeadLetters,
     Subscription,
     SubscriptionConfig,
     SubscriptionManager,
@@ -19,6 +20,7 @@ from .facade.manager import (
 
 __all__ = [
     "CheckpointStrategy",
+    "DeadLetters",
     "Subscription",
     "SubscriptionAlreadyExistsError",
     "SubscriptionConfig",

@@ -387,6 +387,21 @@ async def test_a_lost_race_is_an_error_of_save(
     assert await repo.get_version(first.aggregate_id) == 2
 
 
+async def test_events_saved_before_are_not_saved_as_new(
+    repo: AggregateRepository[Account],
+) -> None:
+    """An event that is in the stream already does not count a second time."""
+    account = repo.create_new(uuid4())
+    account.open("ann")
+    (event,) = account.uncommitted_events
+    await repo.save(account)
+    other = await repo.load(account.aggregate_id)
+    other.apply_event(event.with_aggregate_version(2))
+    with pytest.raises(OptimisticLockError, match="expected version 1"):
+        await repo.save(other)
+    assert await repo.get_version(account.aggregate_id) == 1
+
+
 async def test_execute_runs_again_on_fresh_state(
     repo: AggregateRepository[Account],
 ) -> None:

@@ -45,7 +45,7 @@ class Opaque(Struct, frozen=True):
     data: bytes
 
 
-class Envelope(Struct, frozen=True):
+class Envelope(Struct, frozen=True, gc=False):
     """What the log knows about one stored event beside its own bytes."""
 
     id: bytes

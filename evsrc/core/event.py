@@ -19,10 +19,9 @@ from .errors import InvalidStreamError
 E = TypeVar("E")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LONGEST: Final = {"category": 255, "id": 1024}
 
 
-class StreamName(Struct, frozen=True, order=True):
+class StreamName(Struct, frozen=True, order=True, gc=False):
     """The name of one stream: what kind of thing, and which one.
 
     Args:
@@ -41,25 +40,25 @@ class StreamName(Struct, frozen=True, order=True):
     id: str
 
     def __post_init__(self) -> None:
-        for part in ("category", "id"):
-            _check_part(part, getattr(self, part))
+        _check_part("category", self.category, 255)
+        _check_part("id", self.id, 1024)
 
     def __str__(self) -> str:
         return f"{self.category}-{self.id}"
 
 
-def _check_part(part: str, text: object) -> None:
+def _check_part(part: str, text: object, longest: int) -> None:
     if not isinstance(text, str):
         raise InvalidStreamError(f"stream {part} must be a str, got {text!r}")
     if not text:
         raise InvalidStreamError(f"stream {part} is empty")
-    if len(text) > _LONGEST[part]:
+    if len(text) > longest:
         raise InvalidStreamError(
-            f"stream {part} has {len(text)} characters, {_LONGEST[part]} are allowed"
+            f"stream {part} has {len(text)} characters, {longest} are allowed"
         )
-    if not text.isascii() or "\0" in text:
-        if "\0" in text:
-            raise InvalidStreamError(f"stream {part} {text!r} holds a NUL")
+    if "\0" in text:
+        raise InvalidStreamError(f"stream {part} {text!r} holds a NUL")
+    if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -90,7 +89,7 @@ NO_METADATA: Final = Metadata()
 _decode_metadata: Final = msgspec.json.Decoder(Metadata).decode
 
 
-class NewEvent(Struct, Generic[E], frozen=True):
+class NewEvent(Struct, Generic[E], frozen=True, gc=False):
     """An event that is about to be recorded.
 
     Args:
@@ -104,7 +103,7 @@ class NewEvent(Struct, Generic[E], frozen=True):
     metadata: Metadata = NO_METADATA
 
 
-class Recorded(Struct, Generic[E], frozen=True):
+class Recorded(Struct, Generic[E], frozen=True, gc=False):
     """An event as the log holds it.
 
     `version` counts from 1 inside the stream; `position` is where the whole log has it.

@@ -114,6 +114,10 @@ class AggregateRepository(Generic[AggT]):
         outcome = await record.append(write)
         if isinstance(outcome, Conflict):
             raise OptimisticLockError(aggregate.aggregate_id, expected, outcome.actual)
+        if (
+            outcome.version != aggregate.version
+        ):  # these ids were saved before, elsewhere
+            raise OptimisticLockError(aggregate.aggregate_id, expected, outcome.version)
         aggregate.mark_events_as_committed()
         await self._publish(events)
 

@@ -205,7 +205,6 @@ class Subscription(Generic[E]):
                 if self.position < page.head:
                     await asyncio.sleep(0)  # a store in memory never waits by itself
                 else:
-                    self._become(State.LIVE)
                     await self._wait_for_more()
         except asyncio.CancelledError:
             if not self._stopping.is_set():
@@ -261,10 +260,14 @@ class Subscription(Generic[E]):
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
                 if not await self._settle(recorded, _raised_by_handler(error)):
                     return False
-            self._pass(recorded.position)
+            self.position = recorded.position
+            if recorded.position < page.head:
+                self._pass(recorded.position)
             self._since_save += 1
             if each and due(self._progress(page_ended=False)):
                 await self._save()
+        if page.reached >= page.head:
+            self._become(State.LIVE)
         self._pass(page.reached)
         moved = (
             self._since_save

@@ -19,7 +19,7 @@ S = TypeVar("S")
 C = TypeVar("C")
 
 
-class Decided(Struct, Generic[S, E], frozen=True):
+class Decided(Struct, Generic[S, E], frozen=True, gc=False):
     """What a command led to.
 
     Args:
@@ -86,6 +86,8 @@ async def transact(
             also=_snapshot(snapshots, stream, after, version, end),
         )
         if not isinstance(outcome, Conflict):
+            if outcome.repeated:  # it was recorded before, perhaps on another state
+                after, end = await _tail(store, decider, stream, decider.initial, 0)
             if cache is not None:
                 cache.put(stream, after, end)
             return Decided(after, end, events, outcome.position, attempt)

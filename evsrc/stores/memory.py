@@ -86,13 +86,13 @@ class _Memory(Generic[E]):
         conflict = self.conflict(writes)
         if conflict is not None:
             return self.repeated(writes) or conflict
-        if any(new.id in self.ids for write in writes for new in write.events):
+        if not self.all_new(writes):
             repeated = self.repeated(writes)
             if repeated is None:
                 raise self.duplicate(writes)
             return repeated
-        self.check_distinct(writes)
-        self.check_checkpoints(also)
+        if also:
+            self.check_checkpoints(also)
         placed = tuple(self.place(write, names) for write, names in named)
         for change in also:
             self.change(change)
@@ -135,49 +135,40 @@ class _Memory(Generic[E]):
             )
         return Appended(tuple(placed), repeated=True)
 
-    def duplicate(self, writes: Sequence[Write[E]]) -> DuplicateEventError:
-        write, new = next(
-            (write, new)
-            for write in writes
-            for new in write.events
-            if new.id in self.ids
-        )
-        return DuplicateEventError(new.id, write.stream)
-
-    def check_distinct(self, writes: Sequence[Write[E]]) -> None:
+    def all_new(self, writes: Sequence[Write[E]]) -> bool:
+        """Tell whether no event id was ever used, nor is used twice here."""
         if len(writes) == 1 and len(writes[0].events) == 1:
-            return
-        seen: set[UUID] = set()
+            return writes[0].events[0].id not in self.ids
+        ids = [new.id for write in writes for new in write.events]
+        return self.ids.keys().isdisjoint(ids) and len(set(ids)) == len(ids)
+
+    def duplicate(self, writes: Sequence[Write[E]]) -> DuplicateEventError:
+        seen = set[UUID](self.ids)
         for write in writes:
             for new in write.events:
                 if new.id in seen:
-                    raise DuplicateEventError(new.id, write.stream)
+                    return DuplicateEventError(new.id, write.stream)
                 seen.add(new.id)
+        raise AssertionError("unreachable: there is a duplicate")
 
     def place(self, write: Write[E], names: list[str]) -> Placed:
-        stream = self.streams[write.stream]
+        stream, name, log = self.streams[write.stream], write.stream, self.log
         at = time.time_ns() // 1000
-        first = len(self.log) + 1
-        category = write.stream.category
-        for new, name in zip(write.events, names, strict=True):
-            version = len(stream.events) + 1
-            position = len(self.log) + 1
+        version, position = len(stream.events), len(log)
+        first = position + 1
+        for new, type in zip(write.events, names, strict=True):
+            event = new.event
+            version += 1
+            position += 1
             recorded = Recorded(
-                new.event,
-                name,
-                write.stream,
-                version,
-                position,
-                new.id,
-                new.metadata,
-                at,
+                event, type, name, version, position, new.id, new.metadata, at
             )
-            stream.events.append(new.event)
+            stream.events.append(event)
             stream.recorded.append(recorded)
-            self.kinds[category, name].append(recorded)
+            self.kinds[name.category, type].append(recorded)
             self.ids[new.id] = recorded
-            self.log.append(recorded)
-        return Placed(write.stream, len(stream.events), first, len(self.log))
+            log.append(recorded)
+        return Placed(name, version, first, position)
 
     def check_checkpoints(self, also: Sequence[Also]) -> None:
         for change in also:

@@ -259,6 +259,22 @@ def replace_due(plan: Snapshotting[int], events: int) -> Snapshotting[int]:
     return Snapshotting(plan.dump, plan.load, every(events))
 
 
+async def test_c2_a_repeated_append_is_read_back(counter: Store) -> None:
+    """Ids that were recorded before: the state given and kept is the recorded one."""
+    cache: StateCache[int] = StateCache()
+    id = uuid4()
+
+    def same_id(event: Any, metadata: Any) -> Any:
+        return NewEvent(event, id, metadata)
+
+    for _ in range(2):
+        decided = await transact(
+            counter, COUNTER, STREAM, 5, cache=cache, envelop=same_id
+        )
+        assert (decided.state, decided.version, decided.position) == (5, 1, 1)
+        await check_kept(counter, cache)
+
+
 async def test_a_conflict_is_a_value(counter: Store) -> None:
     """A lost race is not an exception at the port."""
     await rival(counter, 1)
