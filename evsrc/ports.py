@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from .core.errors import EmptyAppendError
 from .core.event import E, NewEvent, Recorded, StreamName
-from .core.expectation import ALL, AnyQuery, Expect, Expected, check_expected
+from .core.expectation import ALL, AnyQuery, Expected, check_expected
 from .core.snapshot import Snapshot
 
 START: Final = 0
@@ -41,8 +41,9 @@ class Write(Struct, Generic[E], frozen=True, gc=False):
     expected: Expected
 
     def __post_init__(self) -> None:
-        if not isinstance(self.expected, Expect):
-            check_expected(self.expected)
+        expected = self.expected
+        if type(expected) is not int or expected < 0:
+            check_expected(expected)
         if not self.events:
             raise EmptyAppendError(f"nothing to append to stream '{self.stream}'")
 

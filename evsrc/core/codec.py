@@ -233,18 +233,19 @@ def json_codec(
         for name, cls in types.items()
     }
     names = _names_of(types)
-    checks = {
-        cls: checker(cls, encode, decoders[name], name) for cls, name in names.items()
+    known = {
+        cls: (name, checker(cls, encode, decoders[name], name))
+        for cls, name in names.items()
     }
 
     def name_of(event: E) -> str:
-        cls = type(event)
-        name = names.get(cls)
-        if name is None:
+        found = known.get(type(event))
+        if found is None:
             if isinstance(event, Opaque):
                 return event.type
-            raise EventTypeNotFoundError(cls.__qualname__, types)
-        checks[cls](event)
+            raise EventTypeNotFoundError(type(event).__qualname__, types)
+        name, check = found
+        check(event)
         return name
 
     def encode_event(event: E) -> bytes:

@@ -18,6 +18,8 @@ from .errors import InvalidStreamError
 
 E = TypeVar("E")
 
+_LONGEST_CATEGORY: Final = 255
+_LONGEST_ID: Final = 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -40,8 +42,18 @@ class StreamName(Struct, frozen=True, order=True, gc=False):
     id: str
 
     def __post_init__(self) -> None:
-        _check_part("category", self.category, 255)
-        _check_part("id", self.id, 1024)
+        category, id = self.category, self.id
+        if not (
+            type(category) is type(id) is str
+            and 0 < len(category) <= _LONGEST_CATEGORY
+            and 0 < len(id) <= _LONGEST_ID
+            and category.isascii()
+            and id.isascii()
+            and "\0" not in category
+            and "\0" not in id
+        ):
+            _check_part("category", category, _LONGEST_CATEGORY)
+            _check_part("id", id, _LONGEST_ID)
 
     def __str__(self) -> str:
         return f"{self.category}-{self.id}"

@@ -3,51 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import random
 from time import time_ns
 from typing import Final
 from uuid import UUID, SafeUUID
 
 from ..core.event import NO_METADATA, E, Metadata, NewEvent
 
-_DRAWN: Final = 256
 _VERSION_AND_VARIANT: Final = (0x7 << 76) | (0x2 << 62)
 _CHANCE: Final = (1 << 80) - 1 & ~(0xF << 76) & ~(0x3 << 62)
+_chance: Final = random.Random(os.urandom(64))  # noqa: S311 - unique, not secret
+_bits: Final = _chance.getrandbits
+_new: Final = object.__new__
 _set: Final = object.__setattr__
+_UNKNOWN: Final = SafeUUID.unknown
 
-
-def _draw() -> Iterator[int]:
-    """Give numbers of 80 random bits, drawn from the system many at a time."""
-    while True:
-        drawn = os.urandom(10 * _DRAWN)
-        for start in range(0, len(drawn), 10):
-            yield int.from_bytes(drawn[start : start + 10], "big")
-
-
-class _Chance:
-    """The numbers of this process; a forked child draws its own."""
-
-    numbers = _draw()
-
-    @classmethod
-    def renew(cls) -> None:
-        cls.numbers = _draw()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Chance.renew)
+if hasattr(os, "register_at_fork"):  # a child must not repeat its parent's numbers
+    os.register_at_fork(after_in_child=lambda: _chance.seed(os.urandom(64)))
 
 
 def new_id() -> UUID:
     """Make a UUID of version 7 (RFC 9562): 48 bits of milliseconds, 74 bits of chance.
 
+    Unique, and sorted by time; not a secret that nobody could guess.
+
     >>> new_id().version
     7
     """
-    chance = next(_Chance.numbers) & _CHANCE
-    id = object.__new__(UUID)  # UUID(int=...) checks what is known here, for 1 us
-    _set(id, "int", (time_ns() // 1_000_000) << 80 | _VERSION_AND_VARIANT | chance)
-    _set(id, "is_safe", SafeUUID.unknown)
+    id = _new(UUID)  # UUID(int=...) checks what is known here, for as long again
+    chance = _VERSION_AND_VARIANT | _bits(80) & _CHANCE
+    _set(id, "int", time_ns() // 1_000_000 << 80 | chance)
+    _set(id, "is_safe", _UNKNOWN)
     return id
 
 

@@ -82,7 +82,7 @@ class _Memory(Generic[E]):
     ) -> Appended | Conflict:
         self.check_open()
         name = self.codec.name
-        named = [(write, [name(new.event) for new in write.events]) for write in writes]
+        named = [[name(new.event) for new in write.events] for write in writes]
         conflict = self.conflict(writes)
         if conflict is not None:
             return self.repeated(writes) or conflict
@@ -93,7 +93,7 @@ class _Memory(Generic[E]):
             return repeated
         if also:
             self.check_checkpoints(also)
-        placed = tuple(self.place(write, names) for write, names in named)
+        placed = tuple(map(self.place, writes, named))
         for change in also:
             self.change(change)
         self.wakeup.advance(len(self.log))
@@ -211,7 +211,7 @@ class _Memory(Generic[E]):
         found = self.streams.get(stream)
         if found is None:
             return Loaded((), 0)
-        return Loaded(tuple(found.events[after:]), len(found.events))
+        return Loaded(found.events[after:], len(found.events))
 
     async def read_all(
         self, query: AnyQuery = ALL, *, after: int = START, limit: int = 1000

@@ -18,6 +18,8 @@ class Wakeup:
     def advance(self, head: int) -> None:
         """Tell everyone who waits that *head* is readable."""
         self.head = max(self.head, head)
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
             if not future.done():
