@@ -89,6 +89,20 @@ async def test_wrong_field_types_are_refused_with_their_path(
         assert await store.head() == 0
 
 
+@pytest.mark.parametrize(
+    "event", [Fact(1, "\ud800"), Fact(2**70)], ids=["surrogate", "huge"]
+)
+async def test_values_that_json_cannot_hold_are_refused(
+    tmp_path: Path, event: Fact
+) -> None:
+    """A durable store refuses them also after others of the same types were fine."""
+    async with await sqlite_store(tmp_path / "events.db", CODEC) as store:
+        await store.append(Write(STREAM, [new(Fact(1, "x"))], ANY))
+        with pytest.raises(InvalidEventError):
+            await store.append(Write(STREAM, [new(Fact(1, "\ud800"))], ANY))
+        assert await store.head() == 1
+
+
 async def test_unknown_event_classes_are_refused(store: EventStore[Any]) -> None:
     """The error names the class, and what is known."""
     with pytest.raises(

@@ -143,8 +143,10 @@ def checker(
     name: str,
     *,
     free: Collection[str] = (),
-) -> Callable[[Any], None]:
+) -> Callable[[Any], str]:
     """Make the check that every event of one class passes before it is appended.
+
+    It gives the stored name of an event that passes.
 
     msgspec does not validate in constructors, so a value is accepted only if what would
     be stored reads back as an equal value. For classes of plain fields the answer
@@ -164,10 +166,10 @@ def checker(
     plain = _only_plain_fields(event_type, free)
     as_tuple = structs.astuple
 
-    def check(event: Any) -> None:
+    def check(event: Any) -> str:
         kinds = tuple(map(type, as_tuple(event)))
         if kinds in seen:
-            return
+            return name
         try:
             back = decode(encode(event))
         except Exception as error:
@@ -178,6 +180,7 @@ def checker(
                 raise InvalidEventError(name, difference)
         if plain:
             seen.add(kinds)
+        return name
 
     return check
 
@@ -206,7 +209,7 @@ def _difference(event: Any, back: Any, free: Collection[str]) -> str | None:
     return None
 
 
-def json_codec(
+def json_codec(  # noqa: C901 - three closures over one table
     types: Mapping[str, type[E]],
     *,
     unknown: Literal["opaque", "error"] = "opaque",
@@ -234,22 +237,24 @@ def json_codec(
     }
     names = _names_of(types)
     known = {
-        cls: (name, checker(cls, encode, decoders[name], name))
-        for cls, name in names.items()
+        cls: checker(cls, encode, decoders[name], name) for cls, name in names.items()
     }
 
     def name_of(event: E) -> str:
-        found = known.get(type(event))
-        if found is None:
-            if isinstance(event, Opaque):
-                return event.type
-            raise EventTypeNotFoundError(type(event).__qualname__, types)
-        name, check = found
-        check(event)
-        return name
+        check = known.get(type(event))
+        if check is not None:
+            return check(event)
+        if isinstance(event, Opaque):
+            return event.type
+        raise EventTypeNotFoundError(type(event).__qualname__, types)
 
     def encode_event(event: E) -> bytes:
-        return event.data if isinstance(event, Opaque) else encode(event)
+        if isinstance(event, Opaque):
+            return event.data
+        try:
+            return encode(event)
+        except ValueError as error:  # such as a lone surrogate
+            raise InvalidEventError(names[type(event)], str(error)) from error
 
     def decode_event(type: str, data: bytes) -> E:
         decoder = decoders.get(type)
@@ -282,27 +287,24 @@ def value_codec() -> Codec[Any]:
     Structs are checked as `json_codec` would check them.
     """
     encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
-    checks: dict[type, tuple[str, Callable[[Any], None] | None]] = {}
+    checks: dict[type, Callable[[Any], str]] = {}
 
-    def learn(cls: type) -> tuple[str, Callable[[Any], None] | None]:
+    def learn(cls: type) -> Callable[[Any], str]:
         config = getattr(cls, "__struct_config__", None)
         tag = getattr(config, "tag", None)
         name = tag if isinstance(tag, str) else cls.__name__
-        check = None
+        check: Callable[[Any], str] = lambda _: name  # noqa: E731
         if config is not None:
             decode: Decode = msgspec.json.Decoder(cls, dec_hook=dec_hook).decode
             check = checker(cls, encode, decode, name)
-        checks[cls] = name, check
-        return name, check
+        checks[cls] = check
+        return check
 
     def name_of(event: Any) -> str:
         if isinstance(event, Opaque):
             return event.type
         cls: type[Any] = type(event)  # pyright: ignore[reportUnknownVariableType]
-        name, check = checks.get(cls) or learn(cls)
-        if check is not None:
-            check(event)
-        return name
+        return (checks.get(cls) or learn(cls))(event)
 
     def refuse(*_: object) -> Any:
         raise NotImplementedError("values are kept as they are")

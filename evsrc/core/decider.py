@@ -96,9 +96,12 @@ def run(
     Returns:
         the last state and all events, in order.
     """
+    decide, is_terminal = decider.decide, decider.is_terminal
     events: list[E] = []
     for command in commands:
-        happened = decided(decider, state, command)
+        if is_terminal(state):
+            break
+        happened = decide(state, command)
         state = fold(decider, happened, state)
         events += happened
     return state, tuple(events)

@@ -8,7 +8,11 @@ from typing import Any, Final
 import msgspec
 
 from ..core.codec import Codec, Envelope, checker, dec_hook, enc_hook
-from ..core.errors import EventTypeNotFoundError, SerializationError
+from ..core.errors import (
+    EventTypeNotFoundError,
+    InvalidEventError,
+    SerializationError,
+)
 from ..core.event import Metadata, NewEvent
 from .events import DomainEvent, EventRegistry
 
@@ -35,13 +39,15 @@ def domain_codec(registry: EventRegistry) -> Codec[DomainEvent]:
     kinds = _Kinds(registry)
 
     def name(event: DomainEvent) -> str:
-        known, check, _ = kinds.of(type(event))
-        check(event)
-        return known
+        check, _ = kinds.of(type(event))
+        return check(event)
 
     def encode(event: DomainEvent) -> bytes:
-        _, _, fields = kinds.of(type(event))
-        return _encode({field: getattr(event, field) for field in fields})
+        _, fields = kinds.of(type(event))
+        try:
+            return _encode({field: getattr(event, field) for field in fields})
+        except ValueError as error:  # such as a lone surrogate
+            raise InvalidEventError(event.event_type, str(error)) from error
 
     def decode(type: str, _: bytes) -> DomainEvent:
         raise SerializationError(
@@ -108,13 +114,13 @@ class _Kinds:
         self.registry = registry
         self.seen = -1
         self.classes: dict[
-            type[DomainEvent], tuple[str, Callable[[Any], None], tuple[str, ...]]
+            type[DomainEvent], tuple[Callable[[Any], str], tuple[str, ...]]
         ] = {}
         self.decoders: dict[str, Callable[[bytes], Any]] = {}
 
     def of(
         self, cls: type[DomainEvent]
-    ) -> tuple[str, Callable[[Any], None], tuple[str, ...]]:
+    ) -> tuple[Callable[[Any], str], tuple[str, ...]]:
         self.refresh()
         found = self.classes.get(cls)
         if found is None:
@@ -122,7 +128,7 @@ class _Kinds:
             decode = msgspec.json.Decoder(cls, dec_hook=dec_hook).decode
             check = checker(cls, _encode, decode, name, free=("metadata",))
             fields = tuple(f for f in cls.__struct_fields__ if f not in _ENVELOPE)
-            found = self.classes[cls] = name, check, fields
+            found = self.classes[cls] = check, fields
         return found
 
     def decoder(self, name: str) -> Callable[[bytes], Any] | None:

@@ -15,7 +15,8 @@ _CHANCE: Final = (1 << 80) - 1 & ~(0xF << 76) & ~(0x3 << 62)
 _chance: Final = random.Random(os.urandom(64))  # noqa: S311 - unique, not secret
 _bits: Final = _chance.getrandbits
 _new: Final = object.__new__
-_set: Final = object.__setattr__
+_set_int: Final = UUID.__dict__["int"].__set__
+_set_is_safe: Final = UUID.__dict__["is_safe"].__set__
 _UNKNOWN: Final = SafeUUID.unknown
 
 if hasattr(os, "register_at_fork"):  # a child must not repeat its parent's numbers
@@ -32,8 +33,8 @@ def new_id() -> UUID:
     """
     id = _new(UUID)  # UUID(int=...) checks what is known here, for as long again
     chance = _VERSION_AND_VARIANT | _bits(80) & _CHANCE
-    _set(id, "int", time_ns() // 1_000_000 << 80 | chance)
-    _set(id, "is_safe", _UNKNOWN)
+    _set_int(id, time_ns() // 1_000_000 << 80 | chance)
+    _set_is_safe(id, _UNKNOWN)
     return id
 
 

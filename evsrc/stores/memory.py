@@ -61,7 +61,7 @@ class _Memory(Generic[E]):
         self.log: list[Recorded[E]] = []
         self.streams: defaultdict[StreamName, _Stream[E]] = defaultdict(_Stream)
         self.kinds: defaultdict[tuple[str, str], list[Recorded[E]]] = defaultdict(list)
-        self.ids: dict[UUID, Recorded[E]] = {}
+        self.ids: dict[int, Recorded[E]] = {}  # by UUID.int, which hashes fast
         self.checkpoints: dict[str, int] = {}
         self.snapshots: dict[str, Snapshot[bytes]] = {}
         self.wakeup = Wakeup()
@@ -102,10 +102,10 @@ class _Memory(Generic[E]):
     def conflict(self, writes: Sequence[Write[E]]) -> Conflict | None:
         if len(writes) == 1:  # by far the most frequent
             (write,) = writes
-            actual = self.version(write.stream)
-            if satisfies(write.expected, actual):
+            actual, expected = self.version(write.stream), write.expected
+            if expected == actual or satisfies(expected, actual):
                 return None
-            return Conflict(write.stream, write.expected, actual)
+            return Conflict(write.stream, expected, actual)
         seen: dict[StreamName, int] = {}
         for write in writes:
             actual = seen.get(write.stream, self.version(write.stream))
@@ -118,7 +118,7 @@ class _Memory(Generic[E]):
         """Tell where these events already are, if all are, in the same places."""
         placed: list[Placed] = []
         for write in writes:
-            found = [self.ids.get(new.id) for new in write.events]
+            found = [self.ids.get(new.id.int) for new in write.events]
             first = found[0]
             if first is None:
                 return None
@@ -138,25 +138,28 @@ class _Memory(Generic[E]):
     def all_new(self, writes: Sequence[Write[E]]) -> bool:
         """Tell whether no event id was ever used, nor is used twice here."""
         if len(writes) == 1 and len(writes[0].events) == 1:
-            return writes[0].events[0].id not in self.ids
-        ids = [new.id for write in writes for new in write.events]
+            return writes[0].events[0].id.int not in self.ids
+        ids = [new.id.int for write in writes for new in write.events]
         return self.ids.keys().isdisjoint(ids) and len(set(ids)) == len(ids)
 
     def duplicate(self, writes: Sequence[Write[E]]) -> DuplicateEventError:
-        seen = set[UUID](self.ids)
+        seen = set(self.ids)
         for write in writes:
             for new in write.events:
-                if new.id in seen:
+                if new.id.int in seen:
                     return DuplicateEventError(new.id, write.stream)
-                seen.add(new.id)
+                seen.add(new.id.int)
         raise AssertionError("unreachable: there is a duplicate")
 
     def place(self, write: Write[E], names: list[str]) -> Placed:
         stream, name, log = self.streams[write.stream], write.stream, self.log
         at = time.time_ns() // 1000
         version, position = len(stream.events), len(log)
-        first = position + 1
+        first, last_type = position + 1, names[0]
+        kind = self.kinds[name.category, last_type]
         for new, type in zip(write.events, names, strict=True):
+            if type != last_type:
+                kind, last_type = self.kinds[name.category, type], type
             event = new.event
             version += 1
             position += 1
@@ -165,8 +168,8 @@ class _Memory(Generic[E]):
             )
             stream.events.append(event)
             stream.recorded.append(recorded)
-            self.kinds[name.category, type].append(recorded)
-            self.ids[new.id] = recorded
+            kind.append(recorded)
+            self.ids[new.id.int] = recorded
             log.append(recorded)
         return Placed(name, version, first, position)
 
@@ -230,7 +233,7 @@ class _Memory(Generic[E]):
 
     async def find(self, event_id: UUID) -> Recorded[E] | None:
         self.check_open()
-        return self.ids.get(event_id)
+        return self.ids.get(event_id.int)
 
     async def head(self) -> int:
         self.check_open()
