@@ -72,7 +72,11 @@ async def transact(
     """
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, not {attempts!r}")
-    state, version, certain = await _load(store, decider, stream, cache, snapshots)
+    if cache is None and snapshots is None:
+        loaded = await store.load_events(stream)
+        state, version, certain = fold(decider, loaded.events), loaded.version, True
+    else:
+        state, version, certain = await _load(store, decider, stream, cache, snapshots)
     for attempt in range(1, attempts + 1):
         if not certain and not _decides(decider, state, command):
             # a kept state may be behind: nobody is refused on its word alone
@@ -83,7 +87,9 @@ async def transact(
         after, end = fold(decider, events, state), version + len(events)
         outcome = await store.append(
             Write(stream, [envelop(e, metadata) for e in events], version),
-            also=_snapshot(snapshots, stream, after, version, end),
+            also=()
+            if snapshots is None
+            else _due(snapshots, stream, after, version, end),
         )
         if not isinstance(outcome, Conflict):
             if outcome.repeated:  # it was recorded before, perhaps on another state
@@ -162,10 +168,10 @@ def _decides(decider: Decider[S, C, E], state: S, command: C) -> bool:
         return False
 
 
-def _snapshot(
-    plan: Snapshotting[S] | None, stream: StreamName, state: S, before: int, after: int
+def _due(
+    plan: Snapshotting[S], stream: StreamName, state: S, before: int, after: int
 ) -> Sequence[Also]:
-    if plan is None or not plan.due(before, after):
+    if not plan.due(before, after):
         return ()
     snapshot = Snapshot(plan.dump(state), after, plan.schema)
     return (SaveSnapshot(str(stream), snapshot),)

@@ -41,16 +41,7 @@ from ..ports import (
 from .wakeup import Wakeup
 
 _position = attrgetter("position")
-
-
-class _Stream(Generic[E]):
-    """One stream twice: as it is folded, and as it is read."""
-
-    __slots__ = ("events", "recorded")
-
-    def __init__(self) -> None:
-        self.events: list[E] = []
-        self.recorded: list[Recorded[E]] = []
+_event = attrgetter("event")
 
 
 class _Memory(Generic[E]):
@@ -59,7 +50,7 @@ class _Memory(Generic[E]):
     def __init__(self, codec: Codec[E]) -> None:
         self.codec = codec
         self.log: list[Recorded[E]] = []
-        self.streams: defaultdict[StreamName, _Stream[E]] = defaultdict(_Stream)
+        self.streams: defaultdict[StreamName, list[Recorded[E]]] = defaultdict(list)
         self.kinds: defaultdict[tuple[str, str], list[Recorded[E]]] = defaultdict(list)
         self.ids: dict[int, Recorded[E]] = {}  # by UUID.int, which hashes fast
         self.checkpoints: dict[str, int] = {}
@@ -68,8 +59,7 @@ class _Memory(Generic[E]):
         self.closed = False
 
     def version(self, stream: StreamName) -> int:
-        found = self.streams.get(stream)
-        return 0 if found is None else len(found.events)
+        return len(self.streams.get(stream, ()))
 
     def check_open(self) -> None:
         if self.closed:
@@ -154,20 +144,18 @@ class _Memory(Generic[E]):
     def place(self, write: Write[E], names: list[str]) -> Placed:
         stream, name, log = self.streams[write.stream], write.stream, self.log
         at = time.time_ns() // 1000
-        version, position = len(stream.events), len(log)
+        version, position = len(stream), len(log)
         first, last_type = position + 1, names[0]
         kind = self.kinds[name.category, last_type]
         for new, type in zip(write.events, names, strict=True):
             if type != last_type:
                 kind, last_type = self.kinds[name.category, type], type
-            event = new.event
             version += 1
             position += 1
             recorded = Recorded(
-                event, type, name, version, position, new.id, new.metadata, at
+                new.event, type, name, version, position, new.id, new.metadata, at
             )
-            stream.events.append(event)
-            stream.recorded.append(recorded)
+            stream.append(recorded)
             kind.append(recorded)
             self.ids[new.id.int] = recorded
             log.append(recorded)
@@ -198,8 +186,7 @@ class _Memory(Generic[E]):
         backward: bool = False,
     ) -> Page[E]:
         self.check_open()
-        found = self.streams.get(stream)
-        recorded = [] if found is None else found.recorded
+        recorded = self.streams.get(stream, [])
         count = len(recorded) if limit is None else limit
         if backward:
             end = len(recorded) if after == 0 else min(after - 1, len(recorded))
@@ -211,10 +198,11 @@ class _Memory(Generic[E]):
 
     async def load_events(self, stream: StreamName, *, after: int = 0) -> Loaded[E]:
         self.check_open()
-        found = self.streams.get(stream)
-        if found is None:
+        recorded = self.streams.get(stream)
+        if recorded is None:
             return Loaded((), 0)
-        return Loaded(found.events[after:], len(found.events))
+        tail = recorded[after:] if after else recorded
+        return Loaded(list(map(_event, tail)), len(recorded))
 
     async def read_all(
         self, query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
