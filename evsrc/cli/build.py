@@ -80,6 +80,8 @@ async def build(store: Store, data: Data, on_progress: OnProgress) -> Built:
     resumed = [await _position(store, model) for model in models]
 
     async def tell(rows: int) -> None:
+        for model in models:
+            _check_alive(model.subscription)
         position = min(model.subscription.position for model in models)
         on_progress(Progress(rows, data.rows, position, await store.head()))
 
@@ -93,6 +95,14 @@ async def build(store: Store, data: Data, on_progress: OnProgress) -> Built:
     return Built(
         recorded.skipped, recorded.events, counted.state, judged.state, readings
     )
+
+
+def _check_alive(reader: Subscription[LogEvent]) -> None:
+    if reader.ended:
+        raise SubscriptionError(
+            f"read model {reader.name!r} stopped at position {reader.position}: "
+            f"{reader.error}"
+        )
 
 
 async def _position(store: Store, model: Projection[Any, LogEvent]) -> int:

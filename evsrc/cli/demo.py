@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import tempfile
 from argparse import Namespace
@@ -39,7 +40,7 @@ def run(arguments: Namespace) -> int:
     try:
         data = check(arguments.data)
         tailnum = _aircraft(data, arguments.aircraft)
-        with _place(arguments.db) as path:
+        with _logged(), _place(arguments.db) as path:
             return asyncio.run(_demo(console, data, path, tailnum))
     except (DataError, SchemaError, StoreUnavailableError) as error:
         return _say(f"{error}", REFUSED)
@@ -52,6 +53,24 @@ def run(arguments: Namespace) -> int:
 def _say(text: str, code: int) -> int:
     print(f"evsrc demo: {text}", file=sys.stderr)  # noqa: T201 - the command's own words
     return code
+
+
+@contextmanager
+def _logged() -> Generator[None, None, None]:
+    """Show what the library logs as lines; an error is said once more when it ends."""
+    handler = logging.StreamHandler()
+    handler.addFilter(_without_traceback)
+    logger = logging.getLogger("evsrc")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = None
+    return True
 
 
 def _aircraft(data: Data, wanted: str | None) -> str | None:

@@ -173,7 +173,7 @@ def _parsed(
     if not tailnum.isprintable() or len(tailnum) > _LONGEST:
         raise ValueError(f"tailnum is {tailnum!r}, not a tail number")
     if not (carrier.isalnum() and origin.isalnum() and dest.isalnum()):
-        raise ValueError("not a code")
+        raise ValueError("carrier, origin and dest are letters and digits")
     when = date(int(year), int(month), int(day)).isoformat()
     id = f"{when}-{carrier}-{int(number)}-{origin}"
     aircraft = None if tailnum in _MISSING else tailnum
