@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final, Generic
@@ -21,6 +20,17 @@ from ..ports import START, EventStore, Page, SaveCheckpoint
 from .delivery import Delivery, Handler, Parked, Progress, State, after_page
 
 _log: Final = logging.getLogger("evsrc")
+
+
+class _Waiter:
+    """Somebody who waits for a position."""
+
+    __slots__ = ("impatient", "position", "told")
+
+    def __init__(self, position: int, *, impatient: bool) -> None:
+        self.position = position
+        self.impatient = impatient
+        self.told = asyncio.Event()
 
 
 class Subscription(Generic[E]):
@@ -59,8 +69,7 @@ class Subscription(Generic[E]):
         self._stopping = asyncio.Event()
         self._running = asyncio.Event()
         self._running.set()
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        self._impatient: set[asyncio.Future[None]] = set()
+        self._waiters: set[_Waiter] = set()
 
     # Control.
 
@@ -150,15 +159,11 @@ class Subscription(Generic[E]):
             SubscriptionError: it failed or stopped before.
             TimeoutError: *timeout* is over.
         """
-        if self._has_reached(position):
-            return
-        self._check_alive()
-        reached = asyncio.get_running_loop().create_future()
-        self._waiting.append((position, reached))
-        async with asyncio.timeout(timeout.total_seconds()):
-            await reached
-        if self.position < position:
+        if not self._has_reached(position):
             self._check_alive()
+            await self._reached(position, timeout)
+            if self.position < position:
+                self._check_alive()
 
     async def settled(self, position: int, timeout: timedelta) -> bool:
         """Wait a moment for *position*; False as soon as that may take long.
@@ -169,17 +174,21 @@ class Subscription(Generic[E]):
             return True
         if not self.healthy or not self._running.is_set():
             return False
-        reached = asyncio.get_running_loop().create_future()
-        self._waiting.append((position, reached))
-        self._impatient.add(reached)
+        with suppress(TimeoutError):
+            await self._reached(position, timeout, impatient=True)
+        return self.position >= position
+
+    async def _reached(
+        self, position: int, timeout: timedelta, *, impatient: bool = False
+    ) -> None:
+        """Wait until *position* is handled, or it ends; impatient: or is in trouble."""
+        waiter = _Waiter(position, impatient=impatient)
+        self._waiters.add(waiter)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                await reached
-        except TimeoutError:
-            return False
+                await waiter.told.wait()
         finally:
-            self._impatient.discard(reached)
-        return self.position >= position
+            self._waiters.discard(waiter)
 
     def _has_reached(self, position: int) -> bool:
         return self.position >= position and self.state is not State.STARTING
@@ -374,8 +383,9 @@ class Subscription(Generic[E]):
 
     def _pass(self, position: int) -> None:
         self.position = max(self.position, position)
-        if self._waiting:
-            self._tell(lambda wanted: wanted <= self.position)
+        for waiter in self._waiters:
+            if waiter.position <= self.position:
+                waiter.told.set()
 
     def _become(self, state: State, error: Exception | None = None) -> None:
         paused = not self._running.is_set() and error is None
@@ -385,20 +395,14 @@ class Subscription(Generic[E]):
 
     def _end(self, state: State) -> None:
         self.state = state
-        self._tell(lambda _: True)
+        for waiter in self._waiters:
+            waiter.told.set()
 
     def _let_go(self) -> None:
         """Release those who only wait while all goes well."""
-        for future in self._impatient:
-            if not future.done():
-                future.set_result(None)
-
-    def _tell(self, concerns: Callable[[int], bool]) -> None:
-        told = [waiting for waiting in self._waiting if concerns(waiting[0])]
-        self._waiting = [waiting for waiting in self._waiting if waiting not in told]
-        for _, future in told:
-            if not future.done():
-                future.set_result(None)
+        for waiter in self._waiters:
+            if waiter.impatient:
+                waiter.told.set()
 
 
 def _raised_by_handler(error: BaseException) -> Exception:

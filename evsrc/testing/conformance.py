@@ -641,8 +641,12 @@ async def writes_records_with_events(store: Store) -> None:
     """Events, checkpoint and snapshot of one append are there together, or not."""
     snapshot = SaveSnapshot("s", Snapshot(b"1", 1, 1))
     also = (SaveCheckpoint("x", 4, after=START), snapshot)
-    done = await store.append(Write(_A, _new(1), NO_STREAM), also=also)
+    write = Write(_A, _new(1), NO_STREAM)
+    done = await store.append(write, also=also)
     assert isinstance(done, Appended)
+    again = await store.append(write, also=also)
+    assert isinstance(again, Appended), "a repetition was refused"
+    assert again.repeated
     assert await store.checkpoints.load("x") == Checkpoint("x", 4)
     assert await store.snapshots.load("s") == snapshot.snapshot
     stale = store.append(Write(_A, _new(2), 1), also=[SaveCheckpoint("x", 9, after=1)])

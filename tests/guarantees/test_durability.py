@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from evsrc import (
     ANY,
     NO_STREAM,
     Appended,
+    CorruptionError,
     EvsrcError,
     Metadata,
     NewEvent,
@@ -212,3 +214,24 @@ async def test_a8_filtered_reads_are_checked_by_verify(tmp_path: Path) -> None:
                 f"UPDATE evsrc_event SET {column} = {column} - 1 WHERE position = 3"
             )
         db.close()
+
+
+async def test_a8_damage_of_one_stream_leaves_the_others_alone(tmp_path: Path) -> None:
+    """Appends that share a commit with one to a damaged stream are recorded."""
+    path = tmp_path / "events.db"
+    async with await sqlite_store(path, CODEC) as store:
+        await fill(store)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE evsrc_stream SET version = version + 1 WHERE id = '7'")
+        db.commit()
+    async with await sqlite_store(path, CODEC) as store:
+        writes = [
+            Write(StreamName("rot", str(n)), [NewEvent(Fact(n), uuid4())], ANY)
+            for n in range(STREAMS)
+        ]
+        outcomes = await asyncio.gather(
+            *map(store.append, writes), return_exceptions=True
+        )
+        damaged = [n for n, o in enumerate(outcomes) if isinstance(o, CorruptionError)]
+        assert damaged == [7]
+        assert sum(isinstance(o, Appended) for o in outcomes) == STREAMS - 1

@@ -16,6 +16,7 @@ from ...core.errors import (
     CorruptionError,
     DuplicateEventError,
     EvsrcError,
+    StoreError,
 )
 from ...core.event import StreamName
 from ...core.expectation import Expected, satisfies
@@ -172,12 +173,12 @@ class Writer:
         self.other_commits = seen
 
     def _append(self, flight: _Flight, job: Job) -> Verdict:
-        refused = self._refused_checkpoint(job.also)
+        try:
+            refused = self._conflict(flight, job) or self._refused_checkpoint(job.also)
+        except CorruptionError as error:  # of this job's stream: others are not in it
+            return error
         if refused is not None:
-            return refused
-        conflict = self._conflict(flight, job)
-        if conflict is not None:
-            return self._repeated(flight, job) or conflict
+            return self._repeated(flight, job) or refused
         placed = tuple(self._place(flight, write) for write in job.writes)
         for change in job.also:
             self._change(flight, change)
@@ -203,7 +204,7 @@ class Writer:
         if isinstance(error, EvsrcError):
             return error
         if not isinstance(error, sqlite3.IntegrityError):
-            failed = EvsrcError(f"append refused by SQLite: {error}")
+            failed = StoreError(f"append refused by SQLite: {error}")
             failed.__cause__ = error
             return failed
         repeated = self._repeated(flight, job)
