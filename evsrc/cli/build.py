@@ -10,8 +10,10 @@ from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 
+from ..core.errors import SubscriptionError
 from ..runtime.delivery import Delivery
 from ..runtime.project import Projection, project
+from ..runtime.subscribe import Subscription
 from .flights import Aircraft, LegFlown
 from .log import AIRCRAFT, LogEvent, aircraft_stream
 from .models import (

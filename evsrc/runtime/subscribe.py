@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from contextlib import suppress
 from datetime import timedelta
@@ -69,7 +70,9 @@ class Subscription(Generic[E]):
         self._stopping = asyncio.Event()
         self._running = asyncio.Event()
         self._running.set()
+        self._held = False  # stopping or paused
         self._waiters: set[_Waiter] = set()
+        self._nearest: float = math.inf  # the first position that somebody waits for
 
     # Control.
 
@@ -115,6 +118,7 @@ class Subscription(Generic[E]):
     def pause(self) -> None:
         """Deliver nothing more, after the event in hand, until `resume`."""
         self._running.clear()
+        self._held = True
         self.state = State.PAUSED
         self._let_go()
 
@@ -122,6 +126,7 @@ class Subscription(Generic[E]):
         """Go on after `pause`."""
         if not self._running.is_set():
             self._running.set()
+            self._held = self._stopping.is_set()
             self._become(State.CATCHING_UP)
 
     async def stop(self, timeout: timedelta = timedelta(seconds=30)) -> None:
@@ -131,6 +136,7 @@ class Subscription(Generic[E]):
         delivered again after the next start.
         """
         self._stopping.set()
+        self._held = True
         self._running.set()
         if self._task is None:
             self._end(State.STOPPED)
@@ -184,11 +190,13 @@ class Subscription(Generic[E]):
         """Wait until *position* is handled, or it ends; impatient: or is in trouble."""
         waiter = _Waiter(position, impatient=impatient)
         self._waiters.add(waiter)
+        self._nearest = min(self._nearest, position)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 await waiter.told.wait()
         finally:
             self._waiters.discard(waiter)
+            self._nearest = min((w.position for w in self._waiters), default=math.inf)
 
     def _has_reached(self, position: int) -> bool:
         return self.position >= position and self.state is not State.STARTING
@@ -261,7 +269,7 @@ class Subscription(Generic[E]):
         due, handle = self._delivery.checkpoint_due, self._handle
         each = due is not after_page
         for recorded in page.events:
-            if self._stopping.is_set() or not self._running.is_set():
+            if self._held:
                 return False
             try:
                 await handle(recorded)
@@ -270,9 +278,9 @@ class Subscription(Generic[E]):
                 if not await self._settle(recorded, _raised_by_handler(error)):
                     return False
             self.position = recorded.position
-            if recorded.position < page.head:
-                self._pass(recorded.position)
             self._since_save += 1
+            if self._nearest <= recorded.position < page.head:
+                self._pass(recorded.position)
             if each and due(self._progress(page_ended=False)):
                 await self._save()
         if page.reached >= page.head:

@@ -72,6 +72,7 @@ async def transact(
     """
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, not {attempts!r}")
+    decide, is_terminal = decider.decide, decider.is_terminal
     if cache is None and snapshots is None:
         loaded = await store.load_events(stream)
         state, version, certain = fold(decider, loaded.events), loaded.version, True
@@ -81,7 +82,7 @@ async def transact(
         if not certain and not _decides(decider, state, command):
             # a kept state may be behind: nobody is refused on its word alone
             state, version = await _tail(store, decider, stream, state, version)
-        events = decided(decider, state, command)
+        events = () if is_terminal(state) else tuple(decide(state, command))
         if not events:
             return Decided(state, version, (), None, attempt)
         after, end = fold(decider, events, state), version + len(events)

@@ -16,7 +16,7 @@ from zlib import crc32
 
 _VERSION: Final = 2654435761
 _TYPE: Final = 2246822519
-_CATEGORY: Final = 3266489917
+_POSITION: Final = 3266489917
 _PRIME: Final = 4294967291
 
 
@@ -43,7 +43,7 @@ def name_crc(key: int, name: str) -> int:
 
 def event_crc(salt: int, version: int, type: int, data: bytes) -> int:
     """Check what folding needs of one event."""
-    return crc32(data, salt + version * _VERSION + type * _TYPE & 0xFFFFFFFF)
+    return crc32(data, salt + version * _VERSION + type * _TYPE)
 
 
 def event_crcs(
@@ -58,27 +58,21 @@ def event_crcs(
     return list(map(crc32, data, map(add, map(add, placed, typed), salts)))
 
 
-def event_seal(
-    crc: int, position: int, category: int, id: bytes, at: int, meta: bytes | None
-) -> int:
+def event_seal(crc: int, position: int, id: bytes, at: int, meta: bytes | None) -> int:
     """Check the rest of an event's row, on top of its crc."""
-    seed = crc + position * _VERSION + category * _CATEGORY + at % _PRIME
-    return crc32(meta or b"", crc32(id, seed & 0xFFFFFFFF))
+    return crc32(meta or b"", crc32(id, crc + position * _POSITION + at % _PRIME))
 
 
 def event_seals(
     crcs: Iterable[int],
     positions: Iterable[int],
-    categories: Iterable[int],
     ids: Iterable[bytes],
     times: Iterable[int],
     metas: Iterable[bytes],
 ) -> list[int]:
     """Compute `event_seal` for many events, without a Python loop."""
-    placed = map(add, crcs, map(mul, positions, repeat(_VERSION)))
-    named = map(mul, categories, repeat(_CATEGORY))
-    timed = map(mod, times, repeat(_PRIME))
-    seeds = map(add, placed, map(add, named, timed))
+    placed = map(add, crcs, map(mul, positions, repeat(_POSITION)))
+    seeds = map(add, placed, map(mod, times, repeat(_PRIME)))
     return list(map(crc32, metas, map(crc32, ids, seeds)))
 
 

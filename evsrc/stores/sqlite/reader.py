@@ -24,9 +24,9 @@ from .sql import sql
 from .writer import find_stream, read_checkpoint, read_head
 
 EventRow: TypeAlias = tuple[
-    int, int, int, int, int, bytes, int, bytes | None, bytes, int, int
+    int, int, int, int, bytes, int, bytes | None, bytes, int, int
 ]
-"""position, stream, version, category, type, id, at, meta, data, crc, seal."""
+"""position, stream, version, type, id, at, meta, data, crc, seal."""
 
 _WINDOW: Final = 100_000
 _MOST_STREAMS: Final = 50_000
@@ -65,22 +65,17 @@ class Reader(Generic[E]):
                 return Loaded((), head)
             rows = self.db.execute(sql("payloads"), (key, after)).fetchall()
         _check_complete(name, len(rows), head - after)
-        versions, types, data, crcs = zip(*rows, strict=True)
-        if versions != tuple(range(after + 1, head + 1)):
-            raise CorruptionError(f"the versions of stream '{name}' are damaged")
-        salt = stream_salt(name.category, name.id)
-        try:
+        types, data, crcs = zip(*rows, strict=True)
+        salt, versions = stream_salt(name.category, name.id), range(after + 1, head + 1)
+        try:  # rows of other versions than these, in this order, do not fit their crc
             whole = event_crcs(repeat(salt), versions, types, data) == list(crcs)
         except TypeError:  # a value of another type than was written
             whole = False
         if not whole:
             raise CorruptionError(f"an event of stream '{name}' is damaged")
         self._learn_names(types)
-        names, decode = self.names, self.codec.decode
-        events = [
-            decode(names[kind], datum) for kind, datum in zip(types, data, strict=True)
-        ]
-        return Loaded(events, head)
+        names = map(self.names.__getitem__, types)
+        return Loaded(list(map(self.codec.decode, names, data)), head)
 
     def read_stream(
         self, name: StreamName, after: int, limit: int | None, *, backward: bool
@@ -173,16 +168,12 @@ class Reader(Generic[E]):
         if not rows:
             return ()
         columns = list(zip(*rows, strict=True))
-        positions, keys, versions, categories, kinds = columns[:5]
-        ids, times, metas, data = columns[5:9]
+        positions, keys, versions, kinds, ids, times, metas, data = columns[:8]
         try:
             self._check_columns(columns)
         except (TypeError, KeyError) as error:  # a value of another type than written
             raise CorruptionError(f"a row of the log is damaged: {error!r}") from error
         streams = [self.streams[key][0] for key in keys]
-        for category, stream in set(zip(categories, streams, strict=True)):
-            if self.names[category] != stream.category:
-                raise CorruptionError(f"an event of '{stream}' names another category")
         names = [self.names[kind] for kind in kinds]
         restore = self.codec.restore
         if restore is None:
@@ -194,13 +185,12 @@ class Reader(Generic[E]):
         return tuple(map(Recorded, *values))
 
     def _check_columns(self, columns: Sequence[tuple[Any, ...]]) -> None:
-        positions, keys, versions, categories, kinds, ids, times, metas = columns[:8]
-        data, crcs, seals = columns[8:]
-        self._learn_names((*kinds, *categories))
+        positions, keys, versions, kinds, ids, times, metas, data, crcs, seals = columns
+        self._learn_names(kinds)
         salts = [self.streams[key][1] for key in keys]
         plain = [meta or b"" for meta in metas]
         found = event_crcs(salts, versions, kinds, data)
-        sealed = event_seals(crcs, positions, categories, ids, times, plain)
+        sealed = event_seals(crcs, positions, ids, times, plain)
         if found == list(crcs) and sealed == list(seals):
             return
         for position, *check in zip(positions, found, crcs, sealed, seals, strict=True):
@@ -289,6 +279,14 @@ class Reader(Generic[E]):
         for key, category, id, version, crc, count in counted:
             name, _ = checked_stream(key, category, id, version, crc)
             _check_complete(name, count, version)
+        strays = self.db.execute(
+            "SELECT e.position FROM evsrc_event AS e "
+            "LEFT JOIN evsrc_stream AS s ON s.key = e.stream "
+            "LEFT JOIN evsrc_name AS n ON n.key = e.category "
+            "WHERE s.category IS NOT n.name LIMIT 1"
+        ).fetchall()
+        for (position,) in strays:
+            raise CorruptionError(f"the category at position {position} is damaged")
 
     def _verify_log(self) -> None:
         after = START

@@ -252,7 +252,7 @@ class Writer:
             position, version = first + offset, stream.version + 1 + offset
             kind = self._name(flight, row.type)
             crc = event_crc(stream.salt, version, kind, row.data)
-            seal = event_seal(crc, position, category, row.id, flight.at, row.meta)
+            seal = event_seal(crc, position, row.id, flight.at, row.meta)
             rows.append(
                 (
                     position,

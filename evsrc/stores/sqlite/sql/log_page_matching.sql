@@ -1,6 +1,6 @@
 -- ?1 after this position, ?2 up to this position, ?3 limit,
 -- ?4 JSON array of items [[category keys] or null, [type keys] or null]
-SELECT position, stream, version, category, type, id, at, meta, data, crc, seal
+SELECT position, stream, version, type, id, at, meta, data, crc, seal
   FROM evsrc_event
  WHERE position > ?1 AND position <= ?2
    AND (category, type) IN (
