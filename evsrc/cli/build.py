@@ -74,8 +74,8 @@ async def build(store: Store, data: Data, on_progress: OnProgress) -> Built:
         StoreError: the store could not go on; start again to resume.
         SubscriptionError: a read model could not go on.
     """
-    counting = Delivery[LogEvent](query=OF_TOTALS, page=_PAGE)
-    judging = Delivery[LogEvent](query=OF_PUNCTUALITY, page=_PAGE)
+    counting: Delivery[LogEvent] = Delivery(query=OF_TOTALS, page=_PAGE)
+    judging: Delivery[LogEvent] = Delivery(query=OF_PUNCTUALITY, page=_PAGE)
     counted = project(store, TOTALS, totals, KEEP_TOTALS, counting)
     judged = project(store, PUNCTUALITY, punctuality, KEEP_PUNCTUALITY, judging)
     models: tuple[Projection[Any, LogEvent], ...] = (counted, judged)

@@ -7,7 +7,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import repeat
 from operator import add, mod, mul
@@ -56,6 +56,16 @@ def event_crcs(
     placed = map(mul, versions, repeat(_VERSION))
     typed = map(mul, types, repeat(_TYPE))
     return list(map(crc32, data, map(add, map(add, placed, typed), salts)))
+
+
+def stream_crcs(
+    salt: int, first: int, types: Sequence[int], data: Iterable[bytes]
+) -> list[int]:
+    """Compute `event_crc` for the events of one stream from version *first* on."""
+    start = salt + first * _VERSION
+    placed = range(start, start + len(types) * _VERSION, _VERSION)
+    typed = map(mul, types, repeat(_TYPE))
+    return list(map(crc32, data, map(add, placed, typed)))
 
 
 def event_seal(crc: int, position: int, id: bytes, at: int, meta: bytes | None) -> int:

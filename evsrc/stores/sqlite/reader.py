@@ -9,7 +9,6 @@ import json
 import sqlite3
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from itertools import repeat
 from typing import Any, Final, Generic, TypeAlias
 
 from ...core.codec import Codec, Envelope
@@ -18,7 +17,13 @@ from ...core.event import E, Recorded, StreamName
 from ...core.expectation import AnyQuery, Query
 from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
-from .checks import event_crcs, event_seals, snapshot_crc, stream_salt
+from .checks import (
+    event_crcs,
+    event_seals,
+    snapshot_crc,
+    stream_crcs,
+    stream_salt,
+)
 from .errors import checked_name, checked_stream
 from .sql import sql
 from .writer import find_stream, read_checkpoint, read_head
@@ -66,16 +71,16 @@ class Reader(Generic[E]):
             rows = self.db.execute(sql("payloads"), (key, after)).fetchall()
         _check_complete(name, len(rows), head - after)
         types, data, crcs = zip(*rows, strict=True)
-        salt, versions = stream_salt(name.category, name.id), range(after + 1, head + 1)
+        salt = stream_salt(name.category, name.id)
         try:  # rows of other versions than these, in this order, do not fit their crc
-            whole = event_crcs(repeat(salt), versions, types, data) == list(crcs)
+            whole = stream_crcs(salt, after + 1, types, data) == list(crcs)
         except TypeError:  # a value of another type than was written
             whole = False
         if not whole:
             raise CorruptionError(f"an event of stream '{name}' is damaged")
         self._learn_names(types)
-        names = map(self.names.__getitem__, types)
-        return Loaded(list(map(self.codec.decode, names, data)), head)
+        names = [self.names[kind] for kind in types]
+        return Loaded(self.codec.decode_all(names, data), head)
 
     def read_stream(
         self, name: StreamName, after: int, limit: int | None, *, backward: bool
@@ -177,10 +182,10 @@ class Reader(Generic[E]):
         names = [self.names[kind] for kind in kinds]
         restore = self.codec.restore
         if restore is None:
-            events = map(self.codec.decode, names, data)
+            events = self.codec.decode_all(names, data)
         else:
             envelopes = map(Envelope, ids, streams, versions, metas)
-            events = map(restore, names, data, envelopes)
+            events = list(map(restore, names, data, envelopes))
         values = (events, names, streams, versions, positions, ids, metas, times)
         return tuple(map(Recorded, *values))
 
