@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.benchmarks`; pytest does not collect them."""

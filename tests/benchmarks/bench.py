@@ -1,0 +1,123 @@
+"""What a row function is given: a folder, sizes, prepared files, a stopwatch."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+from typing import Final
+
+PAGE: Final = 1000
+"""Events a page, for all who read in pages."""
+STREAM: Final = 10
+"""Events a stream, in the prepared logs."""
+WRITERS: Final = 32
+
+_files = count(1)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One run of the suite.
+
+    Args:
+        folder: where databases go.
+        seconds: how long a rate is measured.
+        events: how many events the prepared logs hold.
+        latencies: how many events the live rows wait for.
+        clock: what rates are measured by: seconds that passed, or of this process.
+    """
+
+    folder: Path
+    seconds: float = 1.0
+    events: int = 100_000
+    latencies: int = 300
+    clock: Callable[[], float] = perf_counter
+    _prepared: dict[str, Path] = field(default_factory=dict)
+
+    def file(self) -> str:
+        """Name a database that does not exist yet."""
+        return str(self.folder / f"{next(_files)}.db")
+
+    async def prepared(self, name: str, build: Callable[[str], Awaitable[None]]) -> str:
+        """Give the file of that name; *build* fills it the first time."""
+        if name not in self._prepared:
+            path = self.folder / f"prepared-{name}.db"
+            await build(str(path))
+            self._prepared[name] = path
+        return str(self._prepared[name])
+
+    async def rate(self, step: Callable[[], Awaitable[int]]) -> float:
+        """Repeat *step*, which gives how many it did, and give how many a second."""
+        await step()
+        _settle()
+        done, clock = 0, self.clock
+        start = clock()
+        while (passed := clock() - start) < self.seconds:
+            done += await step()
+        return done / passed
+
+    def rate_of(self, step: Callable[[], int]) -> float:
+        """Do the same for a plain function."""
+        step()
+        _settle()
+        done, clock = 0, self.clock
+        start = clock()
+        while (passed := clock() - start) < self.seconds:
+            done += step()
+        return done / passed
+
+    def microseconds(self, step: Callable[[], object]) -> float:
+        """Give the time of one call of *step*: the best of many runs of 500."""
+        gc.collect()
+        gc.disable()
+        best, start = float("inf"), perf_counter()
+        while perf_counter() - start < self.seconds / 4:
+            began = perf_counter()
+            for _ in range(500):
+                step()
+            best = min(best, perf_counter() - began)
+        gc.enable()
+        return best / 500 * 1e6
+
+    async def latency(self, act: Callable[[], Awaitable[float]]) -> tuple[float, ...]:
+        """Give the 50th and 99th percentile of what *act* measures, in us.
+
+        Events come 3 ms apart, so that none waits for the checkpoint of the one before.
+        """
+        measured: list[float] = []
+        for _ in range(20 + self.latencies):
+            measured.append(await act())
+            await asyncio.sleep(0.003)
+        measured = sorted(measured[20:])
+        return tuple(
+            measured[int(len(measured) * share)] * 1e6 for share in (0.5, 0.99)
+        )
+
+
+def _settle() -> None:
+    """Collect, and have nobody's collections walk the modules of all contenders."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+class Signal:
+    """When the handler saw the event that somebody waits for."""
+
+    def __init__(self) -> None:
+        self.seen: asyncio.Future[float] | None = None
+
+    def arm(self) -> asyncio.Future[float]:
+        """Wait for the next event."""
+        self.seen = asyncio.get_running_loop().create_future()
+        return self.seen
+
+    def fire(self) -> None:
+        """Note when an event was handled."""
+        if self.seen is not None and not self.seen.done():
+            self.seen.set_result(perf_counter())

@@ -1,0 +1,184 @@
+"""The rows of performance.md: what is measured, in which unit, and the goals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Versus = Literal["ES", "PY", "limit", "alone"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a row gives.
+
+    Args:
+        name: what is measured.
+        unit: of the number.
+        goals: how many times better than a peer or the raw limit; or, for `most`, the
+            greatest number that is good enough.
+        more_is_better: whether it is a rate rather than a time or a size.
+        required: like *goals*, the figures that acceptance asks for.
+        most: an absolute bound.
+    """
+
+    name: str
+    unit: str
+    goals: dict[Versus, float]
+    more_is_better: bool = True
+    required: dict[Versus, float] | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A workload.
+
+    Args:
+        name: the function in the modules of the contenders.
+        about: what it is called in performance.md.
+        metrics: what it gives.
+        rounds: how many are enough, for those that take long.
+    """
+
+    name: str
+    about: str
+    metrics: tuple[Metric, ...]
+    rounds: int = 1000
+
+    @property
+    def computes(self) -> bool:
+        """Whether it waits for nothing, so that its own CPU time is the fairer clock."""
+        return self.name.startswith("memory_")
+
+
+def _rate(
+    name: str,
+    about: str,
+    *,
+    es: float | None = None,
+    py: float | None = None,
+    limit: float | None = None,
+    alone: float | None = None,
+    required: dict[Versus, float] | None = None,
+    unit: str = "ev/s",
+    rounds: int = 1000,
+) -> Row:
+    found = {"ES": es, "PY": py, "limit": limit, "alone": alone}
+    goals: dict[Versus, float] = {k: v for k, v in found.items() if v}  # type: ignore[misc]
+    return Row(name, about, (Metric(about, unit, goals, required=required),), rounds)
+
+
+ROWS: tuple[Row, ...] = (
+    _rate(
+        "memory_commands",
+        "memory: 3 commands + save",
+        es=10,
+        py=10,
+        limit=0.35,
+        required={"ES": 8, "PY": 8},
+        unit="cmd/s",
+    ),
+    _rate(
+        "memory_cycles",
+        "memory: load + command + save each",
+        es=10,
+        py=25,
+        required={"ES": 8, "PY": 8},
+        unit="cmd/s",
+    ),
+    _rate("memory_rehydrate", "rehydrate 1,000 from memory", es=6, py=60, limit=0.9),
+    _rate(
+        "sqlite_rehydrate_1000",
+        "rehydrate 1,000 from SQLite",
+        es=8,
+        py=18,
+        limit=0.85,
+        required={"ES": 6, "limit": 0.7},
+    ),
+    _rate(
+        "sqlite_rehydrate_10000",
+        "rehydrate 10,000 from SQLite",
+        es=8,
+        py=18,
+        limit=0.85,
+    ),
+    _rate(
+        "sqlite_load",
+        "load a 10-event aggregate from SQLite",
+        es=10,
+        py=10,
+        limit=0.5,
+        unit="loads/s",
+    ),
+    _rate("sqlite_append_full", "SQLite append 1 event, FULL", es=4, py=1.2, limit=0.7),
+    _rate(
+        "sqlite_append_normal", "SQLite append 1 event, NORMAL", es=5, py=1.8, limit=0.5
+    ),
+    _rate(
+        "sqlite_append_100",
+        "SQLite append 100 events a call, FULL",
+        es=8,
+        py=2,
+        limit=0.9,
+    ),
+    _rate(
+        "sqlite_writers",
+        "SQLite 32 concurrent writers, FULL",
+        es=15,
+        py=10,
+        required={"ES": 8, "alone": 5},
+    ),
+    _rate(
+        "sqlite_log",
+        "SQLite read the log to a handler",
+        es=8,
+        py=5,
+        limit=0.75,
+        rounds=3,
+    ),
+    _rate(
+        "sqlite_catch_up",
+        "catch-up subscription on SQLite, durable checkpoint a page",
+        es=14,
+        required={"ES": 10},
+        rounds=3,
+    ),
+    Row(
+        "sqlite_live",
+        "live latency append -> handler, SQLite",
+        (
+            Metric(
+                "live latency, SQLite, p50", "us", {"ES": 2.5}, more_is_better=False
+            ),
+            Metric(
+                "live latency, SQLite, p99", "us", {"ES": 2.5}, more_is_better=False
+            ),
+        ),
+        rounds=5,
+    ),
+    Row(
+        "one_event",
+        "construct, encode and decode one event",
+        (
+            Metric("construct one event", "us", {"ES": 12}, more_is_better=False),
+            Metric("encode one event", "us", {"ES": 6}, more_is_better=False),
+            Metric("decode one event", "us", {"ES": 6}, more_is_better=False),
+        ),
+    ),
+    Row(
+        "import_names",
+        "import of the names used",
+        (Metric("import of the names used", "ms", {}, more_is_better=False, most=150),),
+    ),
+    Row(
+        "live_events",
+        "memory of 100k live events",
+        (
+            Metric(
+                "memory of 100k live events", "MB", {}, more_is_better=False, most=90
+            ),
+        ),
+        rounds=2,
+    ),
+)
