@@ -117,6 +117,30 @@ async def test_durability_is_what_was_asked_for(
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
+async def test_the_facade_passes_durability_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`SQLiteEventStore(synchronous=...)` is the core's option under its own name."""
+    from evsrc import SQLiteEventStore
+
+    asked: list[Any] = []
+    opened = store_module.sqlite_store
+
+    async def remember(*args: Any, **options: Any) -> Any:
+        asked.append(options["synchronous"])
+        return await opened(*args, **options)
+
+    monkeypatch.setattr("evsrc.stores.sqlite.sqlite_store", remember)
+    for level in ("FULL", "NORMAL"):
+        chosen: Any = {} if level == "FULL" else {"synchronous": level}
+        async with SQLiteEventStore(str(tmp_path / f"{level}.db"), **chosen) as store:
+            assert await store.get_global_position() == 0
+    assert asked == ["FULL", "NORMAL"]
+    wrong: Any = "OFF"
+    with pytest.raises(ValueError, match="FULL or NORMAL"):
+        await SQLiteEventStore(":memory:", synchronous=wrong).initialize()
+
+
 def unchecked(connect: Any) -> Any:
     return lambda *args, **options: connect(*args, **options, check_same_thread=False)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Literal, Protocol, Self
 from uuid import UUID
 
 from msgspec import Struct
@@ -215,7 +215,9 @@ class EventStore(ABC):
         if expected_version not in (ExpectedVersion.ANY, ExpectedVersion.STREAM_EXISTS):
             check_expected(expected_version)
         record, stream = await self.core(), stream_of(aggregate_id, aggregate_type)
-        version = (await record.read_stream(stream, limit=0)).head
+        version = expected_version
+        if expected_version < 0 or not events:
+            version = (await record.read_stream(stream, limit=0)).head
         if not events:
             return AppendResult.successful(version)
         _check_owner(aggregate_id, aggregate_type, events)
@@ -424,6 +426,8 @@ class SQLiteEventStore(EventStore):
         event_registry: names the events; by default the one of `register_event`.
         wal_mode: evsrc always writes ahead; False is refused.
         busy_timeout: how many milliseconds to wait for another process that writes.
+        synchronous: FULL: an acknowledged append survives power loss. NORMAL: it
+            survives the end of the process, a power loss may take the last ones.
     """
 
     def __init__(
@@ -433,6 +437,7 @@ class SQLiteEventStore(EventStore):
         *,
         wal_mode: bool = True,
         busy_timeout: int = 5000,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
     ) -> None:
         super().__init__(event_registry)
         if not wal_mode:
@@ -442,6 +447,7 @@ class SQLiteEventStore(EventStore):
         self.database = database
         self.wal_mode = wal_mode
         self.busy_timeout = busy_timeout
+        self.synchronous: Literal["FULL", "NORMAL"] = synchronous
         self._connected = False
 
     @property
@@ -455,6 +461,7 @@ class SQLiteEventStore(EventStore):
         record = await sqlite_store(
             self.database,
             domain_codec(self._registry),
+            synchronous=self.synchronous,
             busy_timeout=timedelta(milliseconds=self.busy_timeout),
         )
         self._connected = True

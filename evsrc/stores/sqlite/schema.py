@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 from ...core.errors import SchemaError
 
 APPLICATION_ID: Final = 0x65767372  # "evsr"
-_PACKAGE: Final = "evsrc.stores.sqlite.migrations"
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def migrations() -> dict[int, str]:
     """Give the numbered migrations, by version."""
     found: dict[int, str] = {}
-    for file in files(_PACKAGE).iterdir():
+    for file in _MIGRATIONS.iterdir():
         numbered = re.fullmatch(r"(\d{4})_\w+\.sql", file.name)
         if numbered:
             found[int(numbered[1])] = file.read_text("utf-8")

@@ -395,8 +395,8 @@ def _warn_once(path: str) -> Callable[[], None]:
             warned = True
             _log.warning(
                 "several connections write to %r with SQLite %s: before %s that can, "
-                "rarely, corrupt a WAL database; write from one process, or upgrade "
-                "SQLite",
+                "rarely, corrupt a WAL database; write through one connection, or "
+                "upgrade SQLite",
                 path,
                 sqlite3.sqlite_version,
                 ".".join(map(str, _SAFE_WAL)),

@@ -1,10 +1,13 @@
 """The SQL of the SQLite store, one statement a file."""
 
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+_FOLDER: Final = Path(__file__).parent
 
 
 @cache
 def sql(name: str) -> str:
     """Give the statement of *name*.sql."""
-    return files(__name__).joinpath(f"{name}.sql").read_text("utf-8")
+    return (_FOLDER / f"{name}.sql").read_text("utf-8")
