@@ -71,6 +71,7 @@ class Subscription(Generic[E]):
         self._running = asyncio.Event()
         self._running.set()
         self._held = False  # stopping or paused
+        self._handling = False  # inside the handler
         self._waiters: set[_Waiter] = set()
         self._nearest: float = math.inf  # the first position that somebody waits for
 
@@ -171,18 +172,25 @@ class Subscription(Generic[E]):
             if self.position < position:
                 self._check_alive()
 
-    async def settled(self, position: int, timeout: timedelta) -> bool:
-        """Wait a moment for *position*; False as soon as that may take long.
+    async def settled(self, position: int, patience: timedelta) -> bool:
+        """Wait for *position* while all goes well; False as soon as it does not.
 
-        It may when the subscription is paused, in a retry, or ended.
+        It does not when the subscription is paused, in a retry, or ended, or when the
+        handler takes longer than *patience* for one event. In any case the wait is over
+        after ten times that.
         """
-        if self._has_reached(position):
-            return True
-        if not self.healthy or not self._running.is_set():
-            return False
-        with suppress(TimeoutError):
-            await self._reached(position, timeout, impatient=True)
-        return self.position >= position
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 10 * patience.total_seconds()
+        while not self._has_reached(position):
+            if not self.healthy or not self._running.is_set() or loop.time() > deadline:
+                return False
+            handled, stuck = self.handled, self._handling
+            with suppress(TimeoutError):
+                await self._reached(position, patience, impatient=True)
+                continue
+            if stuck and self._handling and self.handled == handled:
+                return False
+        return True
 
     async def _reached(
         self, position: int, timeout: timedelta, *, impatient: bool = False
@@ -271,12 +279,14 @@ class Subscription(Generic[E]):
         for recorded in page.events:
             if self._held:
                 return False
+            self._handling = True
             try:
                 await handle(recorded)
                 self.handled += 1
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
                 if not await self._settle(recorded, _raised_by_handler(error)):
                     return False
+            self._handling = False
             self.position = recorded.position
             self._since_save += 1
             if self._nearest <= recorded.position < page.head:
