@@ -247,7 +247,7 @@ class Snapshots:
     delete: Callable[[str], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EventStore(Generic[E]):
     """Everything a store does.
 

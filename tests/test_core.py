@@ -15,6 +15,7 @@ from pyrsistent import PMap, PSet, PVector, pmap, pset, pvector
 
 from evsrc import (
     Decider,
+    Delivery,
     EventTypeNotFoundError,
     Failure,
     Metadata,
@@ -340,3 +341,10 @@ def test_ids_are_unique_and_rise() -> None:
     millis = [id.int >> 80 for id in ids]
     assert millis == sorted(millis)
     assert UUID(str(ids[0])) == ids[0]
+
+
+def test_records_can_be_made_with_their_types_spelled_out() -> None:
+    """`Delivery[int]()` and its like work on every Python (slots broke them on 3.11)."""
+    assert Delivery[int]().page == 1000
+    assert View[int, int](0, lambda s, e: s + e).initial == 0
+    assert Decider[int, int, int](decide, lambda s, e: s + e, 0).initial == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import (
     Any,
     Final,
@@ -16,7 +17,6 @@ from typing import (
     Protocol,
     TypeAlias,
     TypeVar,
-    cast,
     get_args,
     get_origin,
 )
@@ -63,7 +63,7 @@ class Restore(Protocol[EnvT]):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Codec(Generic[E]):
     """How events of one domain are named, checked, written and read.
 
@@ -84,21 +84,28 @@ class Codec(Generic[E]):
     restore: Restore[E] | None = None
     decoder: Callable[[str], Callable[[bytes], E] | None] | None = None
 
-    def decode_all(self, types: Sequence[str], data: Sequence[bytes]) -> list[E]:
-        """Decode many events.
+    def decode_all(
+        self, kinds: Sequence[int], names: Mapping[int, str], data: Sequence[bytes]
+    ) -> list[E]:
+        """Decode many events; *names* tells the stored name of each kind.
 
         Raises:
             SerializationError: one cannot be read.
         """
-        if self.decoder is not None:
-            decoders = {type: self.decoder(type) for type in set(types)}
-            if None not in decoders.values():
-                try:
-                    known = cast("dict[str, Callable[[bytes], E]]", decoders)
-                    return [known[t](d) for t, d in zip(types, data, strict=True)]
-                except Exception:  # noqa: BLE001, S110 - `decode` says which, and why
-                    pass
-        return list(map(self.decode, types, data))
+        decoders = {kind: self._decoder_of(names[kind]) for kind in set(kinds)}
+        try:
+            if len(decoders) == 1:
+                (decoder,) = decoders.values()
+                return list(map(decoder, data))
+            return [
+                decoders[kind](each) for kind, each in zip(kinds, data, strict=True)
+            ]
+        except Exception:  # noqa: BLE001 - `decode` says which, and why
+            return [self.decode(names[k], d) for k, d in zip(kinds, data, strict=True)]
+
+    def _decoder_of(self, name: str) -> Callable[[bytes], E]:
+        fast = None if self.decoder is None else self.decoder(name)
+        return partial(self.decode, name) if fast is None else fast
 
 
 def enc_hook(value: Any) -> Any:

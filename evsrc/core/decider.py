@@ -28,7 +28,7 @@ def _never(_state: object) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decider(Generic[S, C, E]):
     """A domain: what may happen, and what it means.
 

@@ -11,7 +11,7 @@ S2 = TypeVar("S2")
 E = TypeVar("E")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class View(Generic[S, E]):
     """A read model as a pure fold.
 

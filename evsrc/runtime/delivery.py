@@ -56,7 +56,7 @@ def after_page(progress: Progress) -> bool:
     return progress.page_ended
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Delivery(Generic[E]):
     """How a subscription is run.
 

@@ -14,7 +14,12 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final, Generic
 
-from ..core.errors import StoreBusyError, SubscriptionError, SubscriptionStateError
+from ..core.errors import (
+    CheckpointError,
+    StoreBusyError,
+    SubscriptionError,
+    SubscriptionStateError,
+)
 from ..core.event import E, Recorded
 from ..core.policy import Failure, Park, Retry, Skip, Stop
 from ..ports import START, EventStore, Page, SaveCheckpoint
@@ -383,8 +388,12 @@ class Subscription(Generic[E]):
         try:
             await self._checkpoints.save(change)
         except StoreBusyError as error:  # handled all the same; the next one saves it
+            self._saved = known
             _log.warning("checkpoint of %r not saved: %s", self.name, error)
             return
+        except CheckpointError:
+            self._saved = self.position  # it is another worker's now: leave it alone
+            raise
         self._saved = change.position
         self._saved_at = asyncio.get_running_loop().time()
         self._since_save = 0

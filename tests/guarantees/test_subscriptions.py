@@ -382,6 +382,20 @@ async def test_two_runners_of_one_subscription_are_noticed(store: Store) -> None
     assert await store.checkpoints.load("one") == Checkpoint("one", 10)
 
 
+async def test_a_runner_that_lost_its_checkpoint_leaves_it_alone(store: Store) -> None:
+    """It ends with the error, and does not move the winner's checkpoint back."""
+    await fill(store, 10)
+
+    async def handle(_: Any) -> None:
+        await store.checkpoints.save(SaveCheckpoint("lost", 100))
+
+    async with subscribe(store, "lost", handle) as subscription:
+        assert subscription._task is not None
+        await asyncio.wait_for(subscription._task, 20)
+        assert subscription.state is State.FAILED
+    assert await store.checkpoints.load("lost") == Checkpoint("lost", 100)
+
+
 async def test_a_cancelled_error_of_a_handler_is_a_failure(store: Store) -> None:
     """A handler that raises CancelledError is retried like any other failure."""
     await fill(store, 10)

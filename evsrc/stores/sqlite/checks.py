@@ -62,10 +62,12 @@ def stream_crcs(
     salt: int, first: int, types: Sequence[int], data: Iterable[bytes]
 ) -> list[int]:
     """Compute `event_crc` for the events of one stream from version *first* on."""
-    start = salt + first * _VERSION
-    placed = range(start, start + len(types) * _VERSION, _VERSION)
-    typed = map(mul, types, repeat(_TYPE))
-    return list(map(crc32, data, map(add, placed, typed)))
+    start, length = salt + first * _VERSION, len(types) * _VERSION
+    if len(kinds := set(types)) == 1:
+        start += kinds.pop() * _TYPE
+        return list(map(crc32, data, range(start, start + length, _VERSION)))
+    placed = range(start, start + length, _VERSION)
+    return list(map(crc32, data, map(add, placed, map(mul, types, repeat(_TYPE)))))
 
 
 def event_seal(crc: int, position: int, id: bytes, at: int, meta: bytes | None) -> int:

@@ -79,8 +79,7 @@ class Reader(Generic[E]):
         if not whole:
             raise CorruptionError(f"an event of stream '{name}' is damaged")
         self._learn_names(types)
-        names = [self.names[kind] for kind in types]
-        return Loaded(self.codec.decode_all(names, data), head)
+        return Loaded(self.codec.decode_all(types, self.names, data), head)
 
     def read_stream(
         self, name: StreamName, after: int, limit: int | None, *, backward: bool
@@ -182,7 +181,7 @@ class Reader(Generic[E]):
         names = [self.names[kind] for kind in kinds]
         restore = self.codec.restore
         if restore is None:
-            events = self.codec.decode_all(names, data)
+            events = self.codec.decode_all(kinds, self.names, data)
         else:
             envelopes = map(Envelope, ids, streams, versions, metas)
             events = list(map(restore, names, data, envelopes))
