@@ -76,6 +76,7 @@ class Subscription(Generic[E]):
         self._running = asyncio.Event()
         self._running.set()
         self._held = False  # stopping or paused
+        self._ahead: asyncio.Future[Page[E]] | None = None
         self._handling = False  # inside the handler
         self._waiters: set[_Waiter] = set()
         self._nearest: float = math.inf  # the first position that somebody waits for
@@ -229,8 +230,9 @@ class Subscription(Generic[E]):
             await self._begin()
             while not self._stopping.is_set():
                 await self._running.wait()
-                page = await self._read()
+                page = await self._next_page()
                 if not await self._deliver(page):
+                    self._drop_ahead()
                     continue
                 if self.position < page.head:
                     await asyncio.sleep(0)  # a store in memory never waits by itself
@@ -246,6 +248,8 @@ class Subscription(Generic[E]):
         except BaseException:
             self._end(State.FAILED)
             raise
+        finally:
+            self._drop_ahead()
         await self._finish()
 
     async def _begin(self) -> None:
@@ -262,18 +266,36 @@ class Subscription(Generic[E]):
         self._become(State.CATCHING_UP)
         self._pass(self.position)
 
-    async def _read(self) -> Page[E]:
+    async def _next_page(self) -> Page[E]:
+        """Give the page to handle, and begin to read the one after it.
+
+        The next page is read while this one's checkpoint is being committed.
+        """
+        ahead, self._ahead = self._ahead, None
+        page = await (self._read(self.position) if ahead is None else ahead)
+        if page.reached < page.head and not self._held:
+            self._ahead = asyncio.ensure_future(self._read(page.reached))
+        return page
+
+    def _drop_ahead(self) -> None:
+        """Forget the page that is being read ahead, and what may go wrong with it."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.add_done_callback(lambda read: read.cancelled() or read.exception())
+            ahead.cancel()
+
+    async def _read(self, after: int) -> Page[E]:
         attempt = 0
         while not self._stopping.is_set():
             try:
                 return await self._store.read_all(
-                    self._delivery.query, after=self.position, limit=self._delivery.page
+                    self._delivery.query, after=after, limit=self._delivery.page
                 )
             except StoreBusyError as error:
                 attempt += 1
                 self._become(State.RETRYING, error)
                 await self._rest(min(0.1 * 2**attempt, 5.0))
-        return Page((), self.position, self.position)
+        return Page((), after, after)
 
     async def _deliver(self, page: Page[E]) -> bool:
         """Handle a page; False if it was left before its end."""
