@@ -155,7 +155,7 @@ CREATE TABLE IF NOT EXISTS evsrc_projection_checkpoint (
 _NOTE: Final = """
 INSERT INTO evsrc_projection_checkpoint
   (name, last_event_id, last_event_type, processed_at, events_processed, position)
-VALUES (?1, ?2, ?3, ?4, 1, ?5)
+VALUES (?, ?, ?, ?, 1, ?)
 ON CONFLICT (name) DO UPDATE SET
   last_event_id = excluded.last_event_id,
   last_event_type = excluded.last_event_type,
@@ -223,7 +223,7 @@ class SQLiteCheckpointRepository(_Reports):
 
     async def reset_checkpoint(self, projection_name: str) -> None:
         """Forget a checkpoint."""
-        statement = "DELETE FROM evsrc_projection_checkpoint WHERE name = ?1"
+        statement = "DELETE FROM evsrc_projection_checkpoint WHERE name = ?"
         await self._run(statement, (projection_name,))
 
     async def _find(self, name: str) -> CheckpointData | None:

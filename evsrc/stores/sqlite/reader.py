@@ -146,7 +146,7 @@ class Reader(Generic[E]):
                 for item in query.items
             ]
         )
-        found = self.db.execute(sql("log_page_matching"), (after, end, limit, items))
+        found = self.db.execute(sql("log_page_matching"), (after, end, items, limit))
         rows: list[EventRow] = found.fetchall()
         return rows
 

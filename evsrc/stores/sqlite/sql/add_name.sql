@@ -1,2 +1,2 @@
 -- ?1 key, ?2 name, ?3 checksum
-INSERT INTO evsrc_name (key, name, crc) VALUES (?1, ?2, ?3)
+INSERT INTO evsrc_name (key, name, crc) VALUES (?, ?, ?)

@@ -1,2 +1,2 @@
 -- ?1 the new last position, ?2 checksum
-UPDATE evsrc_log SET head = ?1, crc = ?2 WHERE key = 0
+UPDATE evsrc_log SET head = ?, crc = ? WHERE key = 0

@@ -1,2 +1,2 @@
 -- ?1 name
-SELECT position, crc FROM evsrc_checkpoint WHERE name = ?1
+SELECT position, crc FROM evsrc_checkpoint WHERE name = ?

@@ -1,2 +1,2 @@
 -- ?1 name
-DELETE FROM evsrc_snapshot WHERE name = ?1
+DELETE FROM evsrc_snapshot WHERE name = ?

@@ -1,2 +1,2 @@
 -- ?1 event id
-SELECT stream, version, position FROM evsrc_event WHERE id = ?1
+SELECT stream, version, position FROM evsrc_event WHERE id = ?

@@ -1,2 +1,2 @@
 -- ?1 name
-SELECT version, schema, state, crc FROM evsrc_snapshot WHERE name = ?1
+SELECT version, schema, state, crc FROM evsrc_snapshot WHERE name = ?

@@ -1,2 +1,2 @@
 -- ?1 key
-SELECT category, id, version, crc FROM evsrc_stream WHERE key = ?1
+SELECT category, id, version, crc FROM evsrc_stream WHERE key = ?

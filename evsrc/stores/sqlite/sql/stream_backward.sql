@@ -1,3 +1,3 @@
 -- ?1 stream, ?2 before this version, ?3 limit
 SELECT position, stream, version, type, id, at, meta, data, crc, seal
-  FROM evsrc_event WHERE stream = ?1 AND version < ?2 ORDER BY version DESC LIMIT ?3
+  FROM evsrc_event WHERE stream = ? AND version < ? ORDER BY version DESC LIMIT ?
