@@ -322,6 +322,17 @@ async def test_sqlite_checkpoints_join_the_callers_transaction(tmp_path: Path) -
         assert await kept.get_position("a") == 1
 
 
+async def test_checkpoints_may_be_in_the_file_before_the_events(tmp_path: Path) -> None:
+    """A file that only holds our own checkpoints is not taken for somebody else's."""
+    path = tmp_path / "app.db"
+    async with aiosqlite.connect(path) as connection:
+        kept = SQLiteCheckpointRepository(connection)
+        await kept.save_position("a", 1, uuid4(), "x")
+        async with SQLiteEventStore(str(path), REGISTRY) as store:
+            assert await store.get_global_position() == 0
+        assert await kept.get_position("a") == 1
+
+
 # Manager.
 
 

@@ -36,8 +36,10 @@ def recognise(db: sqlite3.Connection, path: str) -> int:
     }
     if "evsrc_schema" not in tables:
         (owner,) = db.execute("PRAGMA application_id").fetchone()
-        if tables or owner:
-            shown = ", ".join(sorted(tables)[:5]) or f"application id {owner}"
+        foreign = {table for table in tables if not table.startswith("evsrc_")}
+        # our own id without tables: another process is just about to show them
+        if foreign or owner not in (0, APPLICATION_ID):
+            shown = ", ".join(sorted(foreign)[:5]) or f"application id {owner}"
             raise SchemaError(
                 f"database {path!r} is not an evsrc database (it holds {shown}); give "
                 "evsrc a file of its own, other tables may be added to it later"
