@@ -19,7 +19,6 @@ C2 = TypeVar("C2")
 E = TypeVar("E")
 E2 = TypeVar("E2")
 K = TypeVar("K", bound=Hashable)
-S_co = TypeVar("S_co", covariant=True)
 SF = TypeVar("SF")
 EF_contra = TypeVar("EF_contra", contravariant=True)
 

@@ -18,7 +18,6 @@ from .events import DomainEvent
 from .handlers import HandlerTable, Unregistered, check_unregistered
 
 TState = TypeVar("TState")
-A = TypeVar("A", bound="AggregateRoot[Any]")
 
 Folded: TypeAlias = tuple[Any, int]
 """An aggregate's state and version: the state of its decider."""
@@ -35,7 +34,6 @@ class AggregateRoot(ABC, Generic[TState]):
     """
 
     aggregate_type: str = "Unknown"
-    schema_version: int = 1
     validate_versions: bool = True
 
     def __init__(self, aggregate_id: UUID) -> None:
