@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import asyncpg
 
@@ -207,13 +207,13 @@ def lend_within(
 
 
 def _driver(raw: Any) -> Db:
-    db = raw.driver_connection
+    db: Db = raw.driver_connection
     if not isinstance(db, asyncpg.Connection):
         raise StoreUnavailableError(
             "the sessions are not on postgresql+asyncpg: their driver's connection is "
             f"a {type(db).__qualname__}"
         )
-    return db
+    return cast("Db", db)
 
 
 __all__ = [

@@ -32,6 +32,11 @@ _LOST: Final = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,  # the primary is somewhere else now
 )
+_DRIVER: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.InternalClientError,
+)
 _AGAIN: Final = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
@@ -67,51 +72,64 @@ def place_of(dsn: str) -> str:
     """Give host and database of a DSN, without its user and password."""
     try:
         parts = urlsplit(dsn)
-        return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
+        port = parts.port or 5432
     except ValueError:
         return "PostgreSQL"
+    return f"{parts.hostname or 'localhost'}:{port}{parts.path}"
 
 
-def translated(error: BaseException, where: str) -> BaseException:  # noqa: PLR0911 - a table in the form of code
+LOSSY: Final = (
+    "{where} has {setting}=off: an acknowledged append could be lost; turn it on for "
+    "this role, or open the store with accept_loss=True"
+)
+_INCOMPLETE: Final = (SchemaError, "store {where} is not complete: {told}")
+_DAMAGED: Final = (CorruptionError, "{where} is damaged: {told}")
+_BUSY: Final = (StoreBusyError, "{where} is busy: {told}")
+_AWAY: Final = (StoreUnavailableError, "{where} cannot be reached: {told}")
+
+_BY_STATE: Final[dict[str, tuple[type[StoreError], str]]] = {
+    "EV001": (
+        StoreUnavailableError,
+        LOSSY.replace("{setting}", "synchronous_commit"),
+    ),
+    "EV002": (SchemaError, "store {where} has no serial ordering any more"),
+    "EV003": (
+        StoreUnavailableError,
+        "{told} ({where}); an append needs READ COMMITTED, to see what it waited for",
+    ),
+    "42501": (StoreUnavailableError, "the role has no right: {told} ({where})"),
+    "42P01": _INCOMPLETE,  # no such table
+    "42883": _INCOMPLETE,  # function
+    "42703": _INCOMPLETE,  # column
+    "3F000": _INCOMPLETE,  # schema
+    "53100": (StoreFullError, "no space left at {where}: {told}"),
+    "XX001": _DAMAGED,
+    "XX002": _DAMAGED,
+    "53300": _BUSY,  # too many connections
+    "55P03": _BUSY,  # lock not available
+    "57014": _BUSY,  # query cancelled
+    "40001": _BUSY,  # serialization failure
+    "40P01": _BUSY,  # deadlock
+    "23505": _BUSY,  # lost one race after the other
+    "28000": _AWAY,  # the role may not log in
+    "28P01": _AWAY,  # wrong password
+    "3D000": _AWAY,  # no such database
+}
+
+
+def translated(error: BaseException, where: str) -> BaseException:
     """Give the error to raise for one that came out of the driver."""
     if isinstance(error, EvsrcError):
         return error
-    told = _first_line(error)
-    match getattr(error, "sqlstate", None):
-        case "EV001":
-            return StoreUnavailableError(
-                f"{where} has synchronous_commit=off: an acknowledged append could be "
-                "lost; turn it on for this role, or open the store with "
-                "accept_loss=True"
-            )
-        case "EV002":
-            return SchemaError(f"store {where} has no serial ordering any more")
-        case "EV003":
-            return StoreUnavailableError(
-                f"{told} at {where}; an append needs READ COMMITTED, to see what it "
-                "waited for"
-            )
-        case "42501":
-            return StoreUnavailableError(f"the role has no right: {told} ({where})")
-        case "42P01" | "42883" | "3F000" | "42703":
-            return SchemaError(f"store {where} is not complete: {told}")
-        case "53100":
-            return StoreFullError(f"no space left at {where}: {told}")
-        case "XX001" | "XX002":
-            return CorruptionError(f"{where} is damaged: {told}")
-        case "22021" | "22P05":
-            return InvalidEventError("event", f"text that cannot be stored: {told}")
-        case "53300" | "55P03" | "57014" | "40001" | "40P01" | "23505":
-            return StoreBusyError(f"{where} is busy: {told}")
-        case _:
-            pass
-    if may_be_repeated(error) or isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
+    told = next(iter(str(error).splitlines()), type(error).__name__)
+    state = str(getattr(error, "sqlstate", None))
+    if state in {"22021", "22P05"}:
+        return InvalidEventError("event", f"text that cannot be stored: {told}")
+    if state in _BY_STATE:
+        cls, message = _BY_STATE[state]
+        return cls(message.format(where=where, told=told))
+    if may_be_repeated(error):
         return StoreUnavailableError(f"{where} cannot be reached: {told}")
-    if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.exceptions.InternalClientError):
+    if isinstance(error, _DRIVER):
         return StoreError(f"{where}: {told}")
     return error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

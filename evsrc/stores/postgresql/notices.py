@@ -28,9 +28,7 @@ _FOR_EVER: Final = float("inf")
 class Notices:
     """One task: listens, gives notice of our own commits, and looks at the log."""
 
-    def __init__(
-        self, server: Server, names: Names, wakeup: Wakeup, head: str
-    ) -> None:
+    def __init__(self, server: Server, names: Names, wakeup: Wakeup, head: str) -> None:
         self.server = server
         self.channel = f"evsrc_{crc32(str(names).encode()):08x}"
         self.wakeup = wakeup
@@ -41,7 +39,7 @@ class Notices:
         self.notice = False  # others are to be told
 
     def committed(self, *, look: bool) -> None:
-        """Give notice of a commit; *look*: its position is not yet known to be final."""
+        """Give notice of a commit; *look*: it is not yet known to be final."""
         self.notice = True
         self.look |= look
         self._start()

@@ -71,24 +71,24 @@ class Reader(Generic[E]):
 
     # Streams.
 
-    async def load_events(self, name: StreamName, *, after: int = 0) -> Loaded[E]:
+    async def load_events(self, stream: StreamName, *, after: int = 0) -> Loaded[E]:
         """Give a stream's events after a version, without envelopes."""
         if self.codec.restore is not None:
-            page = await self.read_stream(name, after=after)
+            page = await self.read_stream(stream, after=after)
             return Loaded([recorded.event for recorded in page.events], page.head)
-        found = await self._fetch("payloads", name.category, name.id, after)
+        found = await self._fetch("payloads", stream.category, stream.id, after)
         if not found:
             return Loaded((), 0)
         (head, *_), rows = _split(found)
-        _check_complete(name, len(rows), max(head - after, 0))
+        _check_complete(stream, len(rows), max(head - after, 0))
         if not rows:
             return Loaded((), head)
         stored, types, data = zip(*rows, strict=True)
         self._learn_types(types)
-        salts = [stream_salt(name.category, name.id)] * len(rows)
+        salts = [stream_salt(stream.category, stream.id)] * len(rows)
         kinds = map(self.salts.__getitem__, types)
         if crcs(salts, kinds, range(after + 1, head + 1), data) != list(stored):
-            raise CorruptionError(f"an event of stream '{name}' is damaged")
+            raise CorruptionError(f"an event of stream '{stream}' is damaged")
         return Loaded(self.codec.decode_all(types, self.types, data), head)
 
     async def read_stream(
@@ -125,7 +125,9 @@ class Reader(Generic[E]):
         """Give a page of the log; it looks at no more than a window of positions."""
         if self.concurrent:
             head = await self._final(after + limit)
-            return await self._page(query, after, min(head, after + _WINDOW), limit, head)
+            return await self._page(
+                query, after, min(head, after + _WINDOW), limit, head
+            )
         end = after + _WINDOW
         if self.replica is not None and limit > 0:
             page = await self._page(query, after, end, limit, None, self.replica)
@@ -210,9 +212,18 @@ class Reader(Generic[E]):
         if not rows:
             return ()
         columns = zip(*rows, strict=True)
-        positions, categories, ids, versions, kinds, uuids, times, metas, data, *sums = (
-            columns
-        )
+        (
+            positions,
+            categories,
+            ids,
+            versions,
+            kinds,
+            uuids,
+            times,
+            metas,
+            data,
+            *sums,
+        ) = columns
         self._learn_types(kinds)
         known = self._streams_of(categories, ids)
         salts = [salt for _, salt in known]
@@ -238,7 +249,9 @@ class Reader(Generic[E]):
         sealed: Iterable[int],
         sums: Sequence[Iterable[int]],
     ) -> None:
-        for position, *check in zip(positions, found, sums[0], sealed, sums[1], strict=True):
+        for position, *check in zip(
+            positions, found, sums[0], sealed, sums[1], strict=True
+        ):
             if check[0] != check[1] or check[2] != check[3]:
                 raise CorruptionError(f"the event at position {position} is damaged")
 
@@ -320,8 +333,6 @@ class Reader(Generic[E]):
             if page.reached >= page.head:
                 return []
             after = page.reached
-
-
 
 
 def _columns(query: Query) -> tuple[list[str], ...]:

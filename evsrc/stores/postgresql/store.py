@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Generic, TypeAlias, get_args
@@ -40,14 +40,15 @@ from .connections import (
     lend_within,
     open_pool,
 )
-from .errors import place_of
+from .errors import LOSSY, place_of
 from .notices import Notices
 from .reader import Reader
-from .schema import Names, Ordering, check, migrate as migrate_schema
+from .schema import Names, Ordering, check
+from .schema import migrate as migrate_schema
 from .writer import Writer
 
 Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
-"""A DSN, an asyncpg pool, or a SQLAlchemy `async_sessionmaker` on postgresql+asyncpg."""
+"""A DSN, an asyncpg pool, or SQLAlchemy's `async_sessionmaker` over asyncpg."""
 
 _encode_metadata: Final = msgspec.json.Encoder(enc_hook=enc_hook).encode
 
@@ -141,7 +142,6 @@ class _Appending(Generic[E]):
         await self.commits.close()
         await self.notices.close()
         self.notices.wakeup.advance(0)
-        await self.writer.server.close()
 
 
 def _packed_metadata(new: NewEvent[E]) -> bytes | None:
@@ -203,41 +203,31 @@ async def postgresql_store(
             ordering.
         ValueError: an argument that means nothing.
     """
-    if ordering not in get_args(Ordering):
-        raise ValueError(f"ordering is serial or concurrent, not {ordering!r}")
-    if largest_commit < 1:
-        raise ValueError(f"largest_commit is at least 1, not {largest_commit!r}")
+    _check(ordering, largest_commit, replica)
     concurrent = ordering == "concurrent"
-    if replica is not None and concurrent:
-        raise ValueError(
-            "a replica cannot tell which positions are final; it needs serial ordering"
-        )
     names = Names(schema, prefix)
     seconds = timeout.total_seconds(), patience.total_seconds()
     options = max_connections, connect or {}
-    server = await _server(source, seconds, options)
-    opened = [server]
-    try:
 
-        async def prepare(db: Db) -> None:
-            if not accept_loss:
-                await _refuse_loss(db, server.where)
-            if migrate:
-                await migrate_schema(db, names, ordering)
-            await check(db, names, ordering)
+    async def prepare(db: Db) -> None:
+        if not accept_loss:
+            await _refuse_loss(db, server.where)
+        if migrate:
+            await migrate_schema(db, names, ordering)
+        await check(db, names, ordering)
 
+    async with AsyncExitStack() as opening:
+        server = await _server(source, seconds, options)
+        opening.push_async_callback(server.close)
         await server.run(prepare)
         copy = None
         if replica is not None:
             copy = await _server(replica, seconds, options)
-            opened.append(copy)
+            opening.push_async_callback(copy.close)
         reader = Reader(server, names, codec, concurrent=concurrent, replica=copy)
         wakeup = Wakeup()
         wakeup.head = await reader.head()
-    except BaseException:
-        for each in opened:
-            await each.close()
-        raise
+        opened = opening.pop_all()
     writer = Writer(server, names, concurrent=concurrent, lossy=accept_loss)
     head = names.sql("head_concurrent" if concurrent else "head_serial")
     notices = Notices(server, names, wakeup, head)
@@ -246,8 +236,7 @@ async def postgresql_store(
 
     async def close() -> None:
         await appending.close()
-        for each in opened[1:]:
-            await each.close()
+        await opened.aclose()
 
     def within(transaction: Any) -> EventStore[E]:
         return _within(transaction, server, names, encoder, writer)
@@ -266,6 +255,17 @@ async def postgresql_store(
         close=close,
         within=within,
     )
+
+
+def _check(ordering: str, largest_commit: int, replica: Source | None) -> None:
+    if ordering not in get_args(Ordering):
+        raise ValueError(f"ordering is serial or concurrent, not {ordering!r}")
+    if largest_commit < 1:
+        raise ValueError(f"largest_commit is at least 1, not {largest_commit!r}")
+    if replica is not None and ordering == "concurrent":
+        raise ValueError(
+            "a replica cannot tell which positions are final; it needs serial ordering"
+        )
 
 
 def _within(
@@ -302,7 +302,7 @@ def _within(
     async def save(change: Also) -> None:
         await commit(Job((), (change,), 0))
 
-    async def changed(position: int, *, timeout: timedelta) -> None:
+    async def changed(*_: object, **__: object) -> None:
         raise StoreUnavailableError("a transaction has nothing to wait for; commit it")
 
     async def close() -> None:
@@ -333,7 +333,8 @@ async def _server(
         lend, where, end = lend_from_pool(pool, timeout), place_of(source), pool.close
         return Server(lend, where, timeout=timeout, patience=patience, end=end)
     if isinstance(source, asyncpg.Pool):
-        lend, where = lend_from_pool(source, timeout), "the pool's database"
+        lend = lend_from_pool(source, timeout)  # pyright: ignore[reportUnknownArgumentType]
+        where = "the pool's database"
     elif callable(source):
         lend, where = lend_from_sessions(source), "the sessions' database"
     else:
@@ -347,10 +348,7 @@ async def _server(
 async def _refuse_loss(db: Db, where: str) -> None:
     for setting in ("synchronous_commit", "fsync"):
         if await db.fetchval("SELECT current_setting($1)", setting) == "off":
-            raise StoreUnavailableError(
-                f"{where} has {setting}=off: an acknowledged append could be lost; "
-                "turn it on, or open the store with accept_loss=True"
-            )
+            raise StoreUnavailableError(LOSSY.format(where=where, setting=setting))
 
 
 def _checkpoints(
@@ -377,8 +375,6 @@ def _deleting(server: Server, names: Names, file: str) -> Callable[[str], Any]:
     statement = names.sql(file)
 
     async def delete(name: str) -> None:
-        await server.run(
-            lambda db: db.execute(statement, name, timeout=server.timeout)
-        )
+        await server.run(lambda db: db.execute(statement, name, timeout=server.timeout))
 
     return delete

@@ -76,20 +76,21 @@ class Writer:
 
     async def commit_alone(self, job: Job) -> list[Verdict]:
         """Judge and write one job, looking first whether its events are there."""
-        for _ in range(_RACES):
+        races = 0
+        while True:
             try:
                 return await self._send([job], careful=True)
-            except asyncpg.UniqueViolationError as error:
-                raced = error  # concurrent ordering: somebody else was faster
             except EvsrcError as error:
                 return [error]
-            except Exception as error:
+            except asyncpg.PostgresError as error:
+                races += 1  # concurrent ordering: another process was faster
+                if isinstance(error, asyncpg.UniqueViolationError) and races < _RACES:
+                    continue
                 translated = self.server.translated(error)
-                if isinstance(translated, EvsrcError):
-                    translated.__cause__ = error
-                    return [translated]
-                raise translated from error
-        raise self.server.translated(raced) from raced
+                if not isinstance(translated, EvsrcError):
+                    raise
+                translated.__cause__ = error
+                return [translated]
 
     async def _send(self, jobs: Sequence[Job], *, careful: bool) -> list[Verdict]:
         arguments = self.arguments(jobs)
@@ -131,7 +132,10 @@ class Writer:
         """Give *jobs* as the function's arrays, from `_jobs` on."""
         writes = [(j, write) for j, job in enumerate(jobs, 1) for write in job.writes]
         streams = sorted({write.stream for _, write in writes})
-        index = {name: (i, stream_salt(name.category, name.id)) for i, name in enumerate(streams, 1)}
+        index = {
+            name: (number, stream_salt(name.category, name.id))
+            for number, name in enumerate(streams, 1)
+        }
         events: list[tuple[Any, ...]] = []
         for w, (_, write) in enumerate(writes, 1):
             salt = index[write.stream][1]
@@ -222,7 +226,5 @@ def _refusal(
 
 def _stream_of(job: Job, id: UUID) -> StreamName:
     return next(
-        write.stream
-        for write in job.writes
-        if any(row.id == id for row in write.rows)
+        write.stream for write in job.writes if any(row.id == id for row in write.rows)
     )
