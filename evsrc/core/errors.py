@@ -23,6 +23,7 @@ know an error as a builtin one, the builtin stays a second base.
     │   ├── SchemaError                a newer, older or foreign database
     │   └── CorruptionError            stored bytes changed or are missing
     ├── CheckpointError                a checkpoint is not where the caller said
+    ├── LeaseLostError                 somebody else has the lease by now
     ├── SubscriptionError
     │   ├── SubscriptionConfigError    (ValueError)
     │   ├── SubscriptionStateError
@@ -210,6 +211,17 @@ class CheckpointError(EvsrcError):
         )
         self.name = name
         self.expected = expected
+        self.actual = actual
+
+
+class LeaseLostError(EvsrcError):
+    """A worker's lease is somebody else's by now, or released; nothing was written."""
+
+    def __init__(self, name: str, token: int, actual: int | None) -> None:
+        now = "nobody has it" if actual is None else f"token {actual} is valid"
+        super().__init__(f"lease {name!r} with token {token} is lost: {now}")
+        self.name = name
+        self.token = token
         self.actual = actual
 
 

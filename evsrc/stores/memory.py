@@ -30,14 +30,17 @@ from ..ports import (
     Checkpoints,
     Conflict,
     EventStore,
+    Fence,
     Loaded,
     Page,
     Placed,
     SaveCheckpoint,
+    SaveDeadLetter,
     SaveSnapshot,
     Snapshots,
     Write,
 )
+from .records import MemoryRecords
 from .wakeup import Wakeup
 
 _position = attrgetter("position")
@@ -55,6 +58,7 @@ class _Memory(Generic[E]):
         self.ids: dict[int, Recorded[E]] = {}  # by UUID.int, which hashes fast
         self.checkpoints: dict[str, int] = {}
         self.snapshots: dict[str, Snapshot[bytes]] = {}
+        self.records = MemoryRecords(self.check_open)
         self.wakeup = Wakeup()
         self.closed = False
 
@@ -82,7 +86,7 @@ class _Memory(Generic[E]):
                 raise self.duplicate(writes)
             return repeated
         if also:
-            self.check_checkpoints(also)
+            self.check(also)
         placed = tuple(map(self.place, writes, named))
         for change in also:
             self.change(change)
@@ -161,12 +165,17 @@ class _Memory(Generic[E]):
             log.append(recorded)
         return Placed(name, version, first, position)
 
-    def check_checkpoints(self, also: Sequence[Also]) -> None:
+    def check(self, also: Sequence[Also]) -> None:
         for change in also:
-            if isinstance(change, SaveCheckpoint) and change.after is not None:
-                actual = self.checkpoints.get(change.name, START)
-                if actual != change.after:
-                    raise CheckpointError(change.name, change.after, actual)
+            match change:
+                case SaveCheckpoint(name, _, after) if after is not None:
+                    actual = self.checkpoints.get(name, START)
+                    if actual != after:
+                        raise CheckpointError(name, after, actual)
+                case Fence():
+                    self.records.check(change)
+                case _:
+                    pass
 
     def change(self, change: Also) -> None:
         match change:
@@ -174,6 +183,10 @@ class _Memory(Generic[E]):
                 self.checkpoints[name] = position
             case SaveSnapshot(name, snapshot):
                 self.snapshots[name] = snapshot
+            case SaveDeadLetter(letter):
+                self.records.put(letter)
+            case Fence():
+                pass
 
     # Reading.
 
@@ -255,7 +268,7 @@ class _Memory(Generic[E]):
 
     async def save(self, change: Also) -> None:
         self.check_open()
-        self.check_checkpoints((change,))
+        self.check((change,))
         self.change(change)
 
 
@@ -285,6 +298,8 @@ def memory_store(codec: Codec[E] | None = None) -> EventStore[E]:
             memory.load_checkpoint, memory.save, memory.delete_checkpoint
         ),
         snapshots=Snapshots(memory.load_snapshot, memory.save, memory.delete_snapshot),
+        dead_letters=memory.records.dead_letters(memory.save),
+        leases=memory.records.leases(),
         verify=memory.verify,
         close=memory.close,
     )

@@ -25,6 +25,7 @@ from .checks import (
     stream_salt,
 )
 from .errors import checked_name, checked_stream
+from .records import verify_records
 from .sql import sql
 from .writer import find_stream, read_checkpoint, read_head
 
@@ -257,6 +258,7 @@ class Reader(Generic[E]):
             self._read_names,
             self._verify_streams,
             self._verify_checkpoints,
+            lambda: verify_records(self.db),
             self._verify_log,
         ):
             try:

@@ -42,6 +42,7 @@ from ...ports import (
 from ..wakeup import Wakeup
 from .errors import translated
 from .reader import Reader
+from .records import dead_letters, leases
 from .schema import migrate, recognise
 from .sql import sql
 from .writer import EncodedWrite, Job, Row, Verdict, Writer
@@ -284,6 +285,8 @@ class _Store(Generic[E]):
         await self.commits.connection.close()
 
     def record(self) -> EventStore[E]:
+        db, reading = self.commits.writer.db, self.reader.db
+        write, read = self.commits.connection.run, self.reading.run
         return EventStore(
             append=self.append,
             read_stream=self.read_stream,
@@ -302,6 +305,8 @@ class _Store(Generic[E]):
                 self.save,
                 lambda name: self.delete("delete_snapshot", name),
             ),
+            dead_letters=dead_letters(db, reading, write, read, self.save),
+            leases=leases(db, write),
             verify=self.verify,
             close=self.close,
         )

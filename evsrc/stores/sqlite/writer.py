@@ -26,8 +26,10 @@ from ...ports import (
     Also,
     Appended,
     Conflict,
+    Fence,
     Placed,
     SaveCheckpoint,
+    SaveDeadLetter,
     SaveSnapshot,
 )
 from .checks import (
@@ -41,6 +43,7 @@ from .checks import (
     stream_salt,
 )
 from .errors import checked_name, checked_number, checked_stream, is_fatal
+from .records import lost_lease, put_letter
 from .sql import sql
 
 
@@ -174,7 +177,7 @@ class Writer:
 
     def _append(self, flight: _Flight, job: Job) -> Verdict:
         try:
-            refused = self._conflict(flight, job) or self._refused_checkpoint(job.also)
+            refused = self._conflict(flight, job) or self._refused(job.also)
         except CorruptionError as error:  # of this job's stream: others are not in it
             return error
         if refused is not None:
@@ -309,13 +312,20 @@ class Writer:
             placed.append(Placed(write.stream, version, first[1], last))
         return Appended(tuple(placed), repeated=True) if placed else None
 
-    def _refused_checkpoint(self, also: Sequence[Also]) -> CheckpointError | None:
+    def _refused(self, also: Sequence[Also]) -> EvsrcError | None:
         for change in also:
-            if isinstance(change, SaveCheckpoint) and change.after is not None:
-                found = read_checkpoint(self.db, change.name)
-                actual = START if found is None else found
-                if actual != change.after:
-                    return CheckpointError(change.name, change.after, actual)
+            refused: EvsrcError | None = None
+            match change:
+                case SaveCheckpoint(name, _, after) if after is not None:
+                    actual = read_checkpoint(self.db, name) or START
+                    if actual != after:
+                        refused = CheckpointError(name, after, actual)
+                case Fence():
+                    refused = lost_lease(self.db, change)
+                case _:
+                    pass
+            if refused is not None:
+                return refused
         return None
 
     def _change(self, flight: _Flight, change: Also) -> None:
@@ -329,6 +339,10 @@ class Writer:
                 self.db.execute(
                     sql("put_snapshot"), (name, version, schema, state, crc, flight.at)
                 )
+            case SaveDeadLetter(letter):
+                put_letter(self.db, letter)
+            case Fence():
+                pass
 
 
 def read_head(db: sqlite3.Connection) -> int:
