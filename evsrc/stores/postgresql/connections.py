@@ -51,8 +51,10 @@ class Server:
         self.end = end
         self.closed = False
 
-    async def run(self, work: Callable[[Db], Awaitable[T]]) -> T:
-        """Run *work*, which may be repeated, and repeat it if the connection is lost.
+    async def run(
+        self, work: Callable[[Db], Awaitable[T]], *, repeat: bool = True
+    ) -> T:
+        """Run *work*; if the connection is lost, again (*repeat*: also after it began).
 
         Raises:
             StoreUnavailableError: the server stayed away for longer than *patience*.
@@ -63,11 +65,14 @@ class Server:
         while True:
             if self.closed:
                 raise StoreClosedError(self.where)
+            begun = False
             try:
                 async with self.lend() as db:
+                    begun = True
                     return await work(db)
             except Exception as error:
-                if self.closed or not may_be_repeated(error) or not await again.pause():
+                final = self.closed or (begun and not repeat)
+                if final or not may_be_repeated(error) or not await again.pause():
                     raise self.translated(error) from error
 
     def translated(self, error: Exception) -> BaseException:

@@ -18,6 +18,7 @@ from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
 from .checks import crcs, number_crc, seals, snapshot_crc, stream_salt, type_salt
 from .connections import Db, Server
+from .records import Records
 from .schema import Names
 
 EventRow: TypeAlias = Any
@@ -48,6 +49,7 @@ class Reader(Generic[E]):
         self.types: dict[str, str] = {}
         self.salts: dict[str, int] = {}
         self.streams: dict[tuple[str, str], tuple[StreamName, int]] = {}
+        self.records = Records(server, names)
         self._names = names
         self._sql: dict[str, str] = {}
 
@@ -294,6 +296,7 @@ class Reader(Generic[E]):
             self._verify_streams,
             self._verify_checkpoints,
             self._verify_snapshots,
+            self._verify_records,
             self._verify_log,
         ):
             try:
@@ -322,6 +325,10 @@ class Reader(Generic[E]):
             for name, *stored, crc in await self._fetch("snapshots")
             if crc != snapshot_crc(name, *stored)
         ]
+
+    async def _verify_records(self) -> list[str]:
+        await self.records.verify()
+        return []
 
     async def _verify_log(self) -> list[str]:
         undecoded = Reader(

@@ -45,7 +45,7 @@ from .notices import Notices
 from .reader import Reader
 from .schema import Names, Ordering, check
 from .schema import migrate as migrate_schema
-from .writer import Writer
+from .writer import Writer, packed_change
 
 Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
 """A DSN, an asyncpg pool, or SQLAlchemy's `async_sessionmaker` over asyncpg."""
@@ -77,7 +77,8 @@ class _Encoder(Generic[E]):
 
     def job(self, writes: Sequence[Write[E]], also: Sequence[Also]) -> Job:
         encoded = tuple(self.encoded(write) for write in writes)
-        return Job(encoded, also, sum(len(write.rows) for write in encoded))
+        changes = tuple(map(packed_change, also))
+        return Job(encoded, changes, sum(len(write.rows) for write in encoded))
 
     def encoded(self, write: Write[E]) -> EncodedWrite:
         encode = self.codec.encode
@@ -118,7 +119,7 @@ class _Appending(Generic[E]):
         return await self.commits.submit(self.encoder.job(writes, also))
 
     async def save(self, change: Also) -> None:
-        await self.commits.submit(Job((), (change,), 0))
+        await self.commits.submit(self.encoder.job((), (change,)))
 
     async def commit(self, jobs: Sequence[Job]) -> Sequence[Any]:
         verdicts = await self.writer.commit(jobs)
@@ -251,6 +252,8 @@ async def postgresql_store(
         changed=appending.changed,
         checkpoints=_checkpoints(reader, server, names, appending.save),
         snapshots=_snapshots(reader, server, names, appending.save),
+        dead_letters=reader.records.dead_letters(appending.save),
+        leases=reader.records.leases(),
         verify=reader.verify,
         close=close,
         within=within,
@@ -300,7 +303,7 @@ def _within(
         return await commit(encoder.job(writes, also))
 
     async def save(change: Also) -> None:
-        await commit(Job((), (change,), 0))
+        await commit(encoder.job((), (change,)))
 
     async def changed(*_: object, **__: object) -> None:
         raise StoreUnavailableError("a transaction has nothing to wait for; commit it")
@@ -318,6 +321,8 @@ def _within(
         changed=changed,
         checkpoints=_checkpoints(reader, server, names, save),
         snapshots=_snapshots(reader, server, names, save),
+        dead_letters=reader.records.dead_letters(save),
+        leases=reader.records.leases(),
         verify=reader.verify,
         close=close,
     )
