@@ -87,10 +87,6 @@ def refuses(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) != 0
 
 
-def left_over() -> set[str]:
-    return {path.name for path in Path("/tmp").glob("evsrc-postgres-*")}
-
-
 async def test_it_is_the_server_that_is_promised(server: PostgresServer) -> None:
     """Durable, UTF-8 in the C locale, with room for connections and transactions."""
     expected = {
@@ -216,15 +212,18 @@ async def test_settings_are_passed_and_a_stolen_port_is_given_up(
     assert not folder.exists()
 
 
-def test_a_server_that_cannot_start_says_why_and_leaves_nothing() -> None:
+def test_a_server_that_cannot_start_says_why_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The error has the server's own words."""
-    before = left_over()
+    folder = servers.private_folder()
+    monkeypatch.setattr(servers, "private_folder", lambda: folder)
     with (
         pytest.raises(PostgresStartError, match='parameter "no_such_thing"'),
         start_postgres(settings={"no_such_thing": "1"}),
     ):
         pytest.fail("it started")
-    assert left_over() <= before
+    assert not folder.exists()
 
 
 def test_the_server_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
