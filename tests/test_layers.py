@@ -31,7 +31,7 @@ ALLOWED = {
 DRIVERS = {
     "aiosqlite": "stores/sqlite",
     "sqlite3": "stores/sqlite",
-    "asyncpg": ("stores/postgresql", "testing/pytest_plugin"),
+    "asyncpg": ("stores/postgresql", "testing/databases"),
     "rich": "cli",
 }
 NOT_IN_CORE = {"asyncio", "threading", "time", "random", "os", "socket", "sqlite3"}
