@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         AggregateIdMismatchError,
         AggregateNotFoundError,
         AggregateTypeMismatchError,
+        AppendOutcomeUnknownError,
         CheckpointError,
         CorruptionError,
         DuplicateEventError,
@@ -191,6 +192,7 @@ if TYPE_CHECKING:
     from .stores.memory import (
         memory_store,
     )
+    from .stores.postgresql import PostgreSQLStore, migration_sql, postgresql_store
     from .stores.sqlite import (
         sqlite_store,
     )
@@ -213,6 +215,7 @@ _HOMES = {
     "AggregateIdMismatchError": "core.errors",
     "AggregateNotFoundError": "core.errors",
     "AggregateTypeMismatchError": "core.errors",
+    "AppendOutcomeUnknownError": "core.errors",
     "CheckpointError": "core.errors",
     "CorruptionError": "core.errors",
     "DuplicateEventError": "core.errors",
@@ -325,6 +328,9 @@ _HOMES = {
     "query": "runtime.transact",
     "transact": "runtime.transact",
     "memory_store": "stores.memory",
+    "PostgreSQLStore": "stores.postgresql",
+    "migration_sql": "stores.postgresql",
+    "postgresql_store": "stores.postgresql",
     "sqlite_store": "stores.sqlite",
 }
 _RENAMED = {"EventSourceError": "EvsrcError", "EventStoreRecord": "EventStore"}
@@ -340,6 +346,7 @@ __all__ = [
     "AggregateRepository",
     "AggregateRoot",
     "AggregateTypeMismatchError",
+    "AppendOutcomeUnknownError",
     "AppendResult",
     "Appended",
     "Checkpoint",
@@ -392,6 +399,7 @@ __all__ = [
     "Page",
     "Park",
     "Parked",
+    "PostgreSQLStore",
     "Progress",
     "Projection",
     "ProjectionError",
@@ -448,9 +456,11 @@ __all__ = [
     "many",
     "memory_store",
     "merge",
+    "migration_sql",
     "new_event",
     "new_id",
     "opaque_codec",
+    "postgresql_store",
     "project",
     "query",
     "register_event",

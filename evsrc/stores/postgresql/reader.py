@@ -6,12 +6,13 @@ head is the watermark, taken before the page: nothing at or below it can still a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Generic, TypeAlias
 from uuid import UUID
 
 from ...core.codec import Codec, Envelope, opaque_codec
-from ...core.errors import CorruptionError
+from ...core.errors import CorruptionError, StoreError
 from ...core.event import E, Recorded, StreamName
 from ...core.expectation import AnyQuery, Query
 from ...core.snapshot import Snapshot
@@ -24,6 +25,7 @@ from .schema import Names
 EventRow: TypeAlias = Any
 """position, category, stream_id, version, type, id, at, meta, data, crc, seal."""
 
+_log: Final = logging.getLogger("evsrc")
 _WINDOW: Final = 100_000
 _MOST_STREAMS: Final = 50_000
 _LAST: Final = 2**62
@@ -132,9 +134,12 @@ class Reader(Generic[E]):
             )
         end = after + _WINDOW
         if self.replica is not None and limit > 0:
-            page = await self._page(query, after, end, limit, None, self.replica)
-            if page.reached < page.head:  # whole: what follows cannot be missing in it
-                return page
+            try:
+                page = await self._page(query, after, end, limit, None, self.replica)
+                if page.reached < page.head:  # whole: nothing can be missing in it
+                    return page
+            except StoreError as error:
+                _log.warning("the replica cannot be read: %s", error)
         return await self._page(query, after, end, limit, None)
 
     async def _page(

@@ -106,16 +106,17 @@ async def recognise(db: Connection[Any], names: Names) -> int:
         SchemaError: it belongs to something else, or to a newer evsrc.
     """
     table = names.qualified("schema")
-    found = await db.fetchval("SELECT to_regclass($1)::text", table)
-    if found is None:
-        other = await db.fetchval(
-            "SELECT c.relname FROM pg_class AS c "
-            "JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = $1 AND c.relname = $2",
-            names.schema,
-            f"{names.prefix}_event",
-        )
-        if other is not None:
+    # one statement: between two, another process may create the store
+    found, other = await db.fetchrow(
+        "SELECT to_regclass($1) IS NOT NULL, EXISTS (SELECT FROM pg_class AS c "
+        "JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = $2 AND c.relname = $3)",
+        table,
+        names.schema,
+        f"{names.prefix}_event",
+    ) or (False, False)
+    if not found:
+        if other:
             raise SchemaError(
                 f"{names.qualified('event')} is there without {table}: it is not a "
                 "table of evsrc; choose another schema or prefix"

@@ -223,7 +223,7 @@ async def postgresql_store(
         await server.run(prepare)
         copy = None
         if replica is not None:
-            copy = await _server(replica, seconds, options)
+            copy = await _server(replica, (seconds[0], 0), options)
             opening.push_async_callback(copy.close)
         reader = Reader(server, names, codec, concurrent=concurrent, replica=copy)
         wakeup = Wakeup()
