@@ -15,6 +15,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+from .core.codec import storable
 from .core.errors import EmptyAppendError
 from .core.event import E, NewEvent, Recorded, StreamName
 from .core.expectation import ALL, AnyQuery, Expected, check_expected
@@ -190,11 +191,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
         for field in ("error", "stacktrace", "resolved_by"):
             text = getattr(self, field)
             if text is not None:
-                force_setattr(self, field, _storable(text))
-
-
-def _storable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+                force_setattr(self, field, storable(text))
 
 
 class SaveDeadLetter(Struct, frozen=True):

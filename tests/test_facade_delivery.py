@@ -322,6 +322,39 @@ async def test_sqlite_checkpoints_join_the_callers_transaction(tmp_path: Path) -
         assert await kept.get_position("a") == 1
 
 
+async def test_sqlite_checkpoints_outlive_a_rollback_of_their_first_use(
+    tmp_path: Path,
+) -> None:
+    """The table is there again after the transaction that made it was taken back."""
+    async with aiosqlite.connect(tmp_path / "app.db") as connection:
+        kept = SQLiteCheckpointRepository(connection)
+        await connection.execute("BEGIN")
+        await kept.save_position("a", 1, uuid4(), "x")
+        await connection.rollback()
+        assert await kept.get_position("a") is None
+        await kept.save_position("a", 2, uuid4(), "x")
+        assert await kept.get_position("a") == 2
+
+
+async def test_sqlite_checkpoints_saved_together_are_committed(tmp_path: Path) -> None:
+    """Two subscriptions that save at once on one connection leave nothing open."""
+    path = tmp_path / "app.db"
+    async with aiosqlite.connect(path) as connection, aiosqlite.connect(path) as other:
+        kept = SQLiteCheckpointRepository(connection)
+
+        async def save(name: str) -> None:
+            for position in range(1, 21):
+                await kept.save_position(name, position, uuid4(), "x")
+                if position % len(name) == 0:
+                    await asyncio.sleep(0)
+                seen = await there.get_position(name)
+                assert seen == position, "it was saved, but not committed"
+
+        there = SQLiteCheckpointRepository(other)
+        await asyncio.gather(*(save("a" * n) for n in range(1, 6)))
+        assert not connection.in_transaction
+
+
 async def test_checkpoints_may_be_in_the_file_before_the_events(tmp_path: Path) -> None:
     """A file that only holds our own checkpoints is not taken for somebody else's."""
     path = tmp_path / "app.db"

@@ -340,6 +340,15 @@ def value_codec() -> Codec[Any]:
     return Codec(name_of, refuse, refuse)
 
 
+def storable(text: str) -> str:
+    r"""Escape what a database would refuse in a text: NUL and lone surrogates.
+
+    >>> storable("a\0b\ud800")
+    'a\\x00b\\ud800'
+    """
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
 def opaque_codec() -> Codec[Opaque]:
     """Make the codec that leaves stored bytes alone, for tools over any log."""
     return Codec(lambda e: e.type, lambda e: e.data, Opaque)
@@ -354,5 +363,6 @@ __all__ = [
     "enc_hook",
     "json_codec",
     "opaque_codec",
+    "storable",
     "value_codec",
 ]
