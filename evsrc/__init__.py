@@ -139,6 +139,11 @@ if TYPE_CHECKING:
         handles,
         is_event_handler,
     )
+    from .facade.postgresql import (
+        PostgreSQLCheckpointRepository,
+        PostgreSQLDLQRepository,
+        PostgreSQLEventStore,
+    )
     from .facade.projections import (
         DeclarativeProjection,
         Projection,
@@ -342,6 +347,9 @@ _HOMES = {
     "query": "runtime.transact",
     "transact": "runtime.transact",
     "memory_store": "stores.memory",
+    "PostgreSQLCheckpointRepository": "facade.postgresql",
+    "PostgreSQLDLQRepository": "facade.postgresql",
+    "PostgreSQLEventStore": "facade.postgresql",
     "PostgreSQLStore": "stores.postgresql",
     "migration_sql": "stores.postgresql",
     "postgresql_store": "stores.postgresql",
@@ -417,6 +425,9 @@ __all__ = [
     "Page",
     "Park",
     "Parked",
+    "PostgreSQLCheckpointRepository",
+    "PostgreSQLDLQRepository",
+    "PostgreSQLEventStore",
     "PostgreSQLStore",
     "Progress",
     "Projection",
