@@ -123,7 +123,12 @@ CREATE FUNCTION @evsrc_append(
   _also json,
   OUT head bigint, OUT status int[], OUT about int[], OUT told text[],
   OUT w_version bigint[], OUT w_first bigint[], OUT w_last bigint[]
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+-- Planning each call anew would take longer than running it; a plan made while the
+-- table was empty must not scan it for ever.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
 DECLARE
   _now     bigint;
   _writes  int := cardinality(_w_job);
