@@ -147,6 +147,7 @@ if TYPE_CHECKING:
         PostgreSQLCheckpointRepository,
         PostgreSQLDLQRepository,
         PostgreSQLEventStore,
+        PostgreSQLSnapshotStore,
     )
     from .facade.projections import (
         DeclarativeProjection,
@@ -368,6 +369,7 @@ _HOMES = {
     "PostgreSQLCheckpointRepository": "facade.postgresql",
     "PostgreSQLDLQRepository": "facade.postgresql",
     "PostgreSQLEventStore": "facade.postgresql",
+    "PostgreSQLSnapshotStore": "facade.postgresql",
     "PostgreSQLStore": "stores.postgresql",
     "migration_sql": "stores.postgresql",
     "postgresql_store": "stores.postgresql",
@@ -448,6 +450,7 @@ __all__ = [
     "PostgreSQLCheckpointRepository",
     "PostgreSQLDLQRepository",
     "PostgreSQLEventStore",
+    "PostgreSQLSnapshotStore",
     "PostgreSQLStore",
     "Progress",
     "Projection",
