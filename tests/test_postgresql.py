@@ -165,6 +165,7 @@ async def test_names_are_checked(name: str) -> None:
     [
         ({"ordering": "none"}, "serial or concurrent"),
         ({"largest_commit": 0}, "at least 1"),
+        ({"max_connections": 1}, "max_connections of 1 is too small"),
         ({"ordering": "concurrent", "replica": "x"}, "needs serial ordering"),
     ],
 )
@@ -259,6 +260,35 @@ async def test_borrowed_connections(
         assert await pool.fetchval("SELECT 1") == 1
         async with engine.connect() as connection:
             assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+
+async def test_a_pool_has_room_for_notices(evsrc_postgres_database: str) -> None:
+    """With a single connection, notices and appends would wait for each other."""
+    async with asyncpg.create_pool(
+        evsrc_postgres_database, min_size=1, max_size=1
+    ) as pool:
+        with pytest.raises(ValueError, match="a pool of 1 is too small"):
+            await postgresql_store(pool, CODEC)
+
+
+async def test_closing_does_not_wait_for_a_stuck_read(
+    evsrc_postgres_database: str,
+) -> None:
+    """A read that waits for a lock is ended when the store is closed."""
+    async with asyncio.timeout(30):
+        store = await postgresql_store(evsrc_postgres_database, CODEC)
+        other: asyncpg.Connection[Any] = await asyncpg.connect(evsrc_postgres_database)
+        async with other.transaction():
+            await other.execute("LOCK TABLE evsrc_event IN ACCESS EXCLUSIVE MODE")
+            reading = asyncio.create_task(store.read_all())
+            while not await other.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            ):
+                await asyncio.sleep(0)
+            await store.close()
+            with pytest.raises(StoreError):
+                await reading
+        await other.close()
 
 
 async def test_sessions_of_another_driver_are_refused() -> None:

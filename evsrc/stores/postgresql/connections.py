@@ -22,6 +22,7 @@ Db: TypeAlias = Any
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
+_LAST_MOMENT: Final = 2.0
 
 
 class Server:
@@ -125,6 +126,15 @@ async def open_pool(
         raise StoreUnavailableError(f"the DSN cannot be used: {error}") from None
     except Exception as error:
         raise translated(error, place_of(dsn)) from error
+
+
+async def close_pool(pool: asyncpg.Pool[Any]) -> None:
+    """Close a pool; what its connections are still doing is ended after a moment."""
+    try:
+        async with asyncio.timeout(_LAST_MOMENT):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
 
 
 def lend_from_pool(

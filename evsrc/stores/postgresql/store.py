@@ -35,6 +35,7 @@ from ..wakeup import Wakeup
 from .connections import (
     Db,
     Server,
+    close_pool,
     lend_from_pool,
     lend_from_sessions,
     lend_within,
@@ -50,6 +51,8 @@ from .writer import Writer, packed_change
 Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
 """A DSN, an asyncpg pool, or SQLAlchemy's `async_sessionmaker` over asyncpg."""
 
+_FEWEST: Final = 2
+_TOO_SMALL: Final = "a {} of {} is too small: one connection is kept for notices"
 _encode_metadata: Final = msgspec.json.Encoder(enc_hook=enc_hook).encode
 
 
@@ -174,7 +177,8 @@ async def postgresql_store(
     Args:
         source: a DSN such as "postgresql://user@host/database" (the store opens and
             closes its own pool), an asyncpg pool, or a SQLAlchemy `async_sessionmaker`
-            on postgresql+asyncpg (neither is ever closed here).
+            on postgresql+asyncpg (neither is ever closed here). Two connections at
+            least; one of them is kept for notices.
         codec: how events are named, checked, written and read.
         schema: where the store's tables are; created if it is missing.
         prefix: what their names begin with; stores of different schema or prefix do not
@@ -205,6 +209,8 @@ async def postgresql_store(
         ValueError: an argument that means nothing.
     """
     _check(ordering, largest_commit, replica)
+    if max_connections < _FEWEST:
+        raise ValueError(_TOO_SMALL.format("max_connections", max_connections))
     concurrent = ordering == "concurrent"
     names = Names(schema, prefix)
     seconds = timeout.total_seconds(), patience.total_seconds()
@@ -335,9 +341,17 @@ async def _server(
     lend: Callable[[], AbstractAsyncContextManager[Db]]
     if isinstance(source, str):
         pool = await open_pool(source, options[0], timeout, options[1])
-        lend, where, end = lend_from_pool(pool, timeout), place_of(source), pool.close
-        return Server(lend, where, timeout=timeout, patience=patience, end=end)
+        lend, where = lend_from_pool(pool, timeout), place_of(source)
+        return Server(
+            lend,
+            where,
+            timeout=timeout,
+            patience=patience,
+            end=lambda: close_pool(pool),
+        )
     if isinstance(source, asyncpg.Pool):
+        if source.get_max_size() < _FEWEST:
+            raise ValueError(_TOO_SMALL.format("pool", source.get_max_size()))
         lend = lend_from_pool(source, timeout)  # pyright: ignore[reportUnknownArgumentType]
         where = "the pool's database"
     elif callable(source):
