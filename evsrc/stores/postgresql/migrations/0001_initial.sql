@@ -16,7 +16,21 @@ INSERT INTO @evsrc_log (key, ordering, head) VALUES (0, '@ordering', 0);
 
 -- Where positions come from with concurrent ordering. CACHE 1: a session that kept
 -- numbers back would use them below a position that readers have passed.
-CREATE SEQUENCE @evsrc_position AS bigint CACHE 1;
+CREATE SEQUENCE @evsrc_position AS bigint MINVALUE 0 START 0 CACHE 1;
+SELECT setval('@evsrc_position', 0);
+
+-- The last number drawn. (`SELECT last_value` does not wait for a session that draws,
+-- and shows for a moment a number up to 32 ahead, which a crash would go on from.)
+CREATE FUNCTION @evsrc_drawn() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  _drawn bigint := pg_sequence_last_value('@evsrc_position');
+BEGIN
+  IF _drawn IS NULL THEN  -- how PostgreSQL 17 says so
+    RAISE insufficient_privilege
+      USING MESSAGE = 'permission denied for sequence @evsrc_position';
+  END IF;
+  RETURN _drawn;
+END $$;
 
 CREATE TABLE @evsrc_event (
   position  bigint PRIMARY KEY,
@@ -156,9 +170,7 @@ BEGIN
     -- The floor: no position at or below it can still appear because of us. Readers
     -- stop below the lowest floor that is held. It is taken before a position is drawn.
     PERFORM pg_advisory_xact_lock_shared(
-      '@evsrc_event'::regclass::oid::int,
-      ((SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END
-          FROM @evsrc_position) & 2147483647)::int);
+      '@evsrc_event'::regclass::oid::int, (@evsrc_drawn() & 2147483647)::int);
   ELSE
     -- A statement of its own: what follows sees everything that the lock waited for.
     PERFORM pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int);
@@ -344,11 +356,9 @@ END $$;
 -- be. The last number drawn is read first, the floors that are held second.
 CREATE FUNCTION @evsrc_watermark() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-  _drawn bigint;
+  _drawn bigint := @evsrc_drawn();
   _below bigint;
 BEGIN
-  SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END
-    INTO _drawn FROM @evsrc_position;
   SELECT max(d) INTO _below FROM (
     SELECT (_drawn - objid::bigint) & 2147483647 AS d FROM pg_locks
      WHERE locktype = 'advisory' AND objsubid = 2 AND granted
