@@ -199,3 +199,25 @@ async def test_r1_the_last_number_drawn_is_never_overestimated(
         await asyncio.gather(*drawing)
         print(f"R1: {looks} looks while {drawn} numbers were drawn: {found} ahead")
         assert found == 0
+
+
+async def test_r1_numbers_that_a_crash_gives_out_again_are_behind_no_reader() -> None:
+    """Numbers drawn and not used are no progress: after a crash they come again."""
+    settings = {"wal_writer_delay": "10s", "checkpoint_timeout": "1h"}
+    with start_postgres(settings=settings) as server:
+        async with await postgresql_store(
+            server.url, CODEC, ordering="concurrent"
+        ) as store:
+            await store.append(write("a", 1))
+            async with connected(server.url) as db:
+                undone = db.transaction()
+                await undone.start()
+                await store.within(db).append(write("b", *range(100)))
+                await undone.rollback()
+            seen, at = await numbers(store, 0)
+            assert seen == [1]
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            await store.append(write("a", 2))
+            seen, _ = await numbers(store, at)
+            assert seen == [2]

@@ -353,11 +353,14 @@ BEGIN
 END $$;
 
 -- Concurrent ordering: everything up to here is committed and visible, or never will
--- be. The last number drawn is read first, the floors that are held second.
+-- be. The last number drawn is read first, the floors that are held second, the events
+-- third. It ends with an event: numbers that were drawn in vain after the last one may
+-- be given out again after a crash, and then for events.
 CREATE FUNCTION @evsrc_watermark() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   _drawn bigint := @evsrc_drawn();
   _below bigint;
+  _final bigint;
 BEGIN
   SELECT max(d) INTO _below FROM (
     SELECT (_drawn - objid::bigint) & 2147483647 AS d FROM pg_locks
@@ -365,7 +368,9 @@ BEGIN
        AND classid = '@evsrc_event'::regclass::oid
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     ) AS floors WHERE d < 1073741824;
-  RETURN _drawn - coalesce(_below, 0);
+  SELECT position INTO _final FROM @evsrc_event
+   WHERE position <= _drawn - coalesce(_below, 0) ORDER BY position DESC LIMIT 1;
+  RETURN coalesce(_final, 0);
 END $$;
 
 -- For people: `SELECT * FROM evsrc_events` in psql.
