@@ -9,13 +9,14 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from evsrc import ANY, NewEvent, StreamName, Write
+from evsrc import ANY, NewEvent, StoreUnavailableError, StreamName, Write
 from evsrc.stores.postgresql import PostgreSQLStore, postgresql_store
 from evsrc.testing import CODEC, Fact, start_postgres
 
@@ -221,3 +222,73 @@ async def test_r1_numbers_that_a_crash_gives_out_again_are_behind_no_reader() ->
             await store.append(write("a", 2))
             seen, _ = await numbers(store, at)
             assert seen == [2]
+
+
+@ORDERINGS
+async def test_r1_the_log_within_a_transaction(
+    shared_database: str, prefix: str, ordering: Any
+) -> None:
+    """Inside a transaction the log goes as far as readers elsewhere may go on.
+
+    Serial ordering shows what the transaction wrote, because nobody else can write;
+    concurrent ordering ends below it. Streams show it in both.
+    """
+    async with (
+        await postgresql_store(
+            shared_database, CODEC, prefix=prefix, ordering=ordering
+        ) as store,
+        connected(shared_database) as db,
+    ):
+        await store.append(write("a", 1, 2))
+        async with db.transaction():
+            inside = store.within(db)
+            assert (await numbers(inside, 0))[0] == [1, 2]
+            await inside.append(write("a", 3))
+            seen, at = await numbers(inside, 0)
+            assert seen == ([1, 2, 3] if ordering == "serial" else [1, 2])
+            assert at == await inside.head()
+            loaded = await inside.load_events(StreamName("water", "a"))
+            assert [event.n for event in loaded.events] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_r1_old_snapshots_are_refused(
+    shared_database: str, prefix: str, isolation: Any
+) -> None:
+    """A page of a snapshot older than its watermark would miss events: it is refused."""
+    async with (
+        await postgresql_store(
+            shared_database, CODEC, prefix=prefix, ordering="concurrent"
+        ) as store,
+        connected(shared_database) as db,
+    ):
+        transaction = db.transaction(isolation=isolation)
+        await transaction.start()
+        await db.fetchval("SELECT 1")  # the snapshot is taken
+        await store.append(write("a", 1))
+        with pytest.raises(StoreUnavailableError, match="READ COMMITTED"):
+            await store.within(db).read_all()
+        await transaction.rollback()
+
+
+async def test_r1_standbys_are_refused(shared_database: str, prefix: str) -> None:
+    """A standby knows of no locks, so it cannot tell what is final, and says so."""
+    options: Any = {"prefix": prefix, "ordering": "concurrent"}
+    async with (
+        await postgresql_store(shared_database, CODEC, **options) as store,
+        connected(shared_database) as db,
+    ):
+        await store.append(write("a", 1))
+        await db.execute(f"""
+            CREATE SCHEMA {prefix}_standby;
+            CREATE FUNCTION {prefix}_standby.pg_is_in_recovery() RETURNS boolean
+            LANGUAGE sql AS 'SELECT true'""")
+        settings = {"search_path": f"{prefix}_standby, pg_catalog, public"}
+        with pytest.raises(StoreUnavailableError, match="a standby cannot tell"):
+            await postgresql_store(
+                shared_database,
+                CODEC,
+                **options,
+                patience=timedelta(0),
+                connect={"server_settings": settings},
+            )

@@ -282,8 +282,7 @@ def _within(
         lend_within(transaction), outside.where, timeout=outside.timeout, patience=0
     )
     writer = Writer(server, names, concurrent=outer.concurrent, lossy=outer.lossy)
-    # what the transaction wrote is not final for others, but it is for itself
-    reader = Reader(server, names, encoder.codec, concurrent=False)
+    reader = Reader(server, names, encoder.codec, concurrent=outer.concurrent)
 
     async def commit(job: Job) -> Appended | Conflict:
         async with server.lend() as db:

@@ -362,6 +362,15 @@ DECLARE
   _below bigint;
   _final bigint;
 BEGIN
+  -- A page that follows has to see what was committed by now, and whose locks are gone.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
+      USING ERRCODE = 'EV003';
+  END IF;
+  IF pg_is_in_recovery() THEN  -- no locks of appends, numbers ahead of their events
+    RAISE read_only_sql_transaction
+      USING MESSAGE = 'a standby cannot tell which positions are final';
+  END IF;
   SELECT max(d) INTO _below FROM (
     SELECT (_drawn - objid::bigint) & 2147483647 AS d FROM pg_locks
      WHERE locktype = 'advisory' AND objsubid = 2 AND granted
