@@ -224,6 +224,37 @@ async def test_r1_numbers_that_a_crash_gives_out_again_are_behind_no_reader() ->
             assert seen == [2]
 
 
+async def test_r1_many_appends_in_one_transaction_hold_one_floor(
+    shared_database: str, prefix: str
+) -> None:
+    """A transaction of many appends does not fill the server's table of locks."""
+    async with (
+        await postgresql_store(
+            shared_database, CODEC, prefix=prefix, ordering="concurrent"
+        ) as store,
+        connected(shared_database) as db,
+    ):
+        floors = """SELECT count(*) FROM pg_locks
+                    WHERE locktype = 'advisory' AND pid = pg_backend_pid()"""
+        async with db.transaction():
+            inside = store.within(db)
+            for n in range(10):
+                await inside.append(write("many", n))
+                assert await db.fetchval(floors) == 1
+            assert await numbers(store, 0) == ([], 0)
+        async with db.transaction():  # a part that is undone takes its floor with it
+            part = db.transaction()
+            await part.start()
+            await store.within(db).append(write("many", -1))
+            await part.rollback()
+            assert await db.fetchval(floors) == 0
+            await store.within(db).append(write("many", 10))
+            assert await db.fetchval(floors) == 1
+            await store.append(write("other", 11))
+            assert (await numbers(store, 0))[0] == list(range(10))
+        assert (await numbers(store, 0))[0] == list(range(12))
+
+
 @ORDERINGS
 async def test_r1_the_log_within_a_transaction(
     shared_database: str, prefix: str, ordering: Any

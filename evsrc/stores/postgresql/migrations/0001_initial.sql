@@ -139,6 +139,7 @@ CREATE FUNCTION @evsrc_append(
   OUT w_version bigint[], OUT w_first bigint[], OUT w_last bigint[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
+  _floor   text := 'evsrc.floor_' || '@evsrc_event'::regclass::oid;
   _now     bigint;
   _writes  int := cardinality(_w_job);
   _version bigint[];        -- of each stream, as the jobs so far leave it
@@ -168,9 +169,14 @@ BEGIN
   END IF;
   IF _concurrent THEN
     -- The floor: no position at or below it can still appear because of us. Readers
-    -- stop below the lowest floor that is held. It is taken before a position is drawn.
-    PERFORM pg_advisory_xact_lock_shared(
-      '@evsrc_event'::regclass::oid::int, (@evsrc_drawn() & 2147483647)::int);
+    -- stop below the lowest floor that is held. It is taken before a position is drawn,
+    -- once: the first covers all of a transaction, and the table of locks is small. (A
+    -- savepoint that is rolled back takes the lock and the setting with it.)
+    IF coalesce(current_setting(_floor, true), '') = '' THEN
+      PERFORM pg_advisory_xact_lock_shared(
+        '@evsrc_event'::regclass::oid::int, (@evsrc_drawn() & 2147483647)::int);
+      PERFORM set_config(_floor, 'held', true);
+    END IF;
   ELSE
     -- A statement of its own: what follows sees everything that the lock waited for.
     PERFORM pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int);
