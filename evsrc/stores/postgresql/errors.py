@@ -95,7 +95,7 @@ _BY_STATE: Final[dict[str, tuple[type[StoreError], str]]] = {
     "EV002": (SchemaError, "store {where} has no serial ordering any more"),
     "EV003": (
         StoreUnavailableError,
-        "{told} ({where}); an append needs READ COMMITTED, to see what it waited for",
+        "{told} ({where}); evsrc needs READ COMMITTED, to see what it waited for",
     ),
     "42501": (StoreUnavailableError, "the role has no right: {told} ({where})"),
     "42P01": _INCOMPLETE,  # no such table

@@ -63,9 +63,11 @@ class PostgreSQLStore(EventStore[E]):
     `within(connection)` gives the same store on a connection in which a transaction is
     open: an asyncpg connection, or a SQLAlchemy session or connection on asyncpg. What
     it appends is there when the caller commits, and gone if he rolls back; it reads
-    what the transaction has written. The append keeps other appends waiting until the
-    transaction ends (serial ordering): let it be the last thing the transaction does.
-    An append that raises leaves the transaction unusable.
+    what the transaction has written (with concurrent ordering in streams only: the log
+    ends where it is final). The append keeps other appends waiting until the
+    transaction ends (serial ordering), or readers of the log (concurrent): let it be
+    the last thing the transaction does. An append that raises leaves the transaction
+    unusable.
     """
 
     within: Callable[[Any], EventStore[E]]
@@ -288,8 +290,7 @@ def _within(
         lend_within(transaction), outside.where, timeout=outside.timeout, patience=0
     )
     writer = Writer(server, names, concurrent=outer.concurrent, lossy=outer.lossy)
-    # what the transaction wrote is not final for others, but it is for itself
-    reader = Reader(server, names, encoder.codec, concurrent=False)
+    reader = Reader(server, names, encoder.codec, concurrent=outer.concurrent)
 
     async def commit(job: Job) -> Appended | Conflict:
         async with server.lend() as db:
