@@ -67,6 +67,14 @@ def may_be_repeated(error: BaseException) -> bool:
     return connection_is_lost(error) or isinstance(error, _AGAIN)
 
 
+def is_an_answer(error: BaseException) -> bool:
+    """Tell whether the server itself refused, so that nothing was written."""
+    return isinstance(error, asyncpg.PostgresError) and (
+        not connection_is_lost(error)
+        or isinstance(error, asyncpg.ReadOnlySQLTransactionError)
+    )
+
+
 def concerns_one_job(error: BaseException) -> bool:
     """Tell whether other appends of the same flight can still succeed."""
     return (
@@ -113,6 +121,7 @@ _BY_STATE: Final[dict[str, tuple[type[StoreError], str]]] = {
     "42883": _INCOMPLETE,  # function
     "42703": _INCOMPLETE,  # column
     "3F000": _INCOMPLETE,  # schema
+    "25006": (StoreUnavailableError, "{where} takes no writes: {told}"),
     "53100": (StoreFullError, "no space left at {where}: {told}"),
     "XX001": _DAMAGED,
     "XX002": _DAMAGED,
