@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import asyncpg
@@ -161,7 +161,8 @@ def lend_from_pool(
             yield db
         except BaseException as error:
             if connection_is_lost(error):
-                db.terminate()
+                with suppress(asyncpg.InterfaceError):  # closed, so no longer lent
+                    db.terminate()
             raise
         finally:
             await pool.release(db)

@@ -7,6 +7,7 @@ events that are there already, by their ids, are a success.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID, uuid4
 
@@ -46,13 +47,20 @@ from .checks import (
     type_salt,
 )
 from .connections import Again, Db, Server
-from .errors import concerns_one_job, may_be_repeated
+from .errors import concerns_one_job, is_an_answer, may_be_repeated
 from .schema import Names
 
 _EXPECTED: Final = {Expect.ANY: -1, Expect.NO_STREAM: 0, Expect.STREAM_EXISTS: -2}
 _APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CHECKPOINT, _LEASE = range(6)
 _RACES: Final = 50
 _encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class _Sent:
+    """Whether a job may have been carried out by a call whose answer never came."""
+
+    unanswered: bool = False
 
 
 class Writer:
@@ -75,22 +83,23 @@ class Writer:
             StoreError: none of them was written, or (AppendOutcomeUnknownError) it
                 cannot be told whether they were.
         """
+        first = _Sent()
         try:
-            return await self._send(jobs, careful=False)
+            return await self._send(jobs, first, careful=False)
         except Exception as error:
             if not concerns_one_job(error):
-                raise self.server.translated(error) from error
+                raise
         verdicts: list[Verdict] = []
         for job in jobs:
-            verdicts += await self.commit_alone(job)
+            verdicts += await self._commit_alone(job, _Sent(first.unanswered))
         return verdicts
 
-    async def commit_alone(self, job: Job) -> list[Verdict]:
+    async def _commit_alone(self, job: Job, sent: _Sent) -> list[Verdict]:
         """Judge and write one job, looking first whether its events are there."""
         races = 0
         while True:
             try:
-                return await self._send([job], careful=True)
+                return await self._send([job], sent, careful=True)
             except EvsrcError as error:
                 return [error]
             except asyncpg.PostgresError as error:
@@ -103,10 +112,11 @@ class Writer:
                 translated.__cause__ = error
                 return [translated]
 
-    async def _send(self, jobs: Sequence[Job], *, careful: bool) -> list[Verdict]:
+    async def _send(
+        self, jobs: Sequence[Job], sent: _Sent, *, careful: bool
+    ) -> list[Verdict]:
         arguments = self.arguments(jobs)
         again = Again(self.server.patience)
-        sent = False
         while True:
             sending = False
             try:
@@ -114,15 +124,17 @@ class Writer:
                     sending = True
                     return await self.call(db, jobs, arguments, careful=careful)
             except Exception as error:
-                if not may_be_repeated(error):
+                sent.unanswered |= sending and not is_an_answer(error)
+                if may_be_repeated(error):
+                    if not self.server.closed and await again.pause():
+                        continue
+                elif concerns_one_job(error):
                     raise
-                sent |= sending
-                if self.server.closed or not await again.pause():
-                    if sent:
-                        raise AppendOutcomeUnknownError(self.server.where) from error
-                    if self.server.closed:
-                        raise StoreClosedError(self.server.where) from error
-                    raise self.server.translated(error) from error
+                if sent.unanswered:
+                    raise AppendOutcomeUnknownError(self.server.where) from error
+                if self.server.closed:
+                    raise StoreClosedError(self.server.where) from error
+                raise self.server.translated(error) from error
 
     async def call(
         self, db: Db, jobs: Sequence[Job], arguments: Sequence[Any], *, careful: bool
