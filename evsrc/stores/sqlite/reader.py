@@ -214,10 +214,10 @@ class Reader(Generic[E]):
         self.keys = {name: key for key, name in self.names.items()}
 
     def _learn_streams(self, keys: Iterable[int]) -> None:
-        wanted = set(keys)
         if len(self.streams) > _MOST_STREAMS:
             self.streams.clear()
-        missing = wanted - self.streams.keys()
+        # one by one: a difference of sets would walk through all streams that are known
+        missing = [key for key in set(keys) if key not in self.streams]
         if not missing:
             return
         try:
@@ -226,7 +226,7 @@ class Reader(Generic[E]):
             raise CorruptionError(f"a stream's key is damaged: {error}") from error
         rows = self.db.execute(sql("streams_by_key"), (asked,))
         self.streams |= {row[0]: checked_stream(*row)[0] for row in rows}
-        if missing - self.streams.keys():
+        if any(key not in self.streams for key in missing):
             raise CorruptionError("the rows of some streams are gone")
 
     # Checkpoints and snapshots.
