@@ -51,6 +51,11 @@ class Bench:
             self._prepared[name] = path
         return str(self._prepared[name])
 
+    def start(self) -> float:
+        """Tell the time when one long measurement begins."""
+        _settle()
+        return self.clock()
+
     async def rate(self, step: Callable[[], Awaitable[int]]) -> float:
         """Repeat *step*, which gives how many it did, and give how many a second."""
         await step()

@@ -330,7 +330,7 @@ async def sqlite_log(bench: Bench) -> float:
 
     store = await _opened(await _prepared_log(bench))
     options, after, more = FeedReadOptions(limit=PAGE), None, True
-    began = bench.clock()
+    began = bench.start()
     while more:
         more = False
         async for envelope in store.read_all(after, options):
@@ -370,7 +370,7 @@ async def sqlite_catch_up(bench: Bench) -> float:
     await checkpoints.reset_checkpoint("catch-up")
     manager = SubscriptionManager(store, InMemoryEventBus(), checkpoints)
     await manager.subscribe(counts, create_catch_up_config(PAGE), "catch-up")
-    began = bench.clock()
+    began = bench.start()
     await manager.start()
     await counts.done.wait()
     await manager.stop()

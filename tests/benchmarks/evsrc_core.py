@@ -223,7 +223,7 @@ async def sqlite_log(bench: Bench) -> float:
         seen += recorded.event.amount is not None
 
     async with await sqlite_store(await _prepared_log(bench), codec) as store:
-        began, after, head = bench.clock(), 0, 1
+        began, after, head = bench.start(), 0, 1
         while after < head:
             page = await store.read_all(after=after, limit=PAGE)
             for recorded in page.events:
@@ -244,7 +244,7 @@ async def sqlite_catch_up(bench: Bench) -> float:
 
     async with await sqlite_store(await _prepared_log(bench), codec) as store:
         await store.checkpoints.delete("catch-up@1")
-        began = bench.clock()
+        began = bench.start()
         async with subscribe(
             store, "catch-up@1", handle, Delivery(page=PAGE)
         ) as subscription:

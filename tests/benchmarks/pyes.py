@@ -276,7 +276,7 @@ async def sqlite_log(bench: Bench) -> float:
     application = _application(await _prepared_log(bench))
     recorder, decode = application.recorder, application.mapper.to_domain_event
     after: int | None = None
-    began = bench.clock()
+    began = bench.start()
     while True:
         page = recorder.select_notifications(after, PAGE, inclusive_of_start=False)
         for notification in page:
