@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Callable
 from itertools import count
-from time import time_ns
+from time import time
 from typing import Final
 from uuid import UUID, SafeUUID
 
@@ -28,16 +28,16 @@ class _Numbers:
 
     def begin(self) -> None:
         self.chance.seed(os.urandom(64))
-        self.millisecond = 0
+        self.began = self.ends = 0.0
         self.following: Callable[[], int]
 
     def next(self) -> int:
-        now = time_ns() // 1_000_000
-        if now != self.millisecond:
+        now = time()
+        if not self.began <= now < self.ends:
             start = _VERSION_AND_VARIANT | self.chance.getrandbits(80) & _CHANCE
             # a counter of its own, so that no two threads are given one number
-            self.following = count(now << 80 | start).__next__
-            self.millisecond = now
+            self.following = count(int(now * 1000) << 80 | start).__next__
+            self.began, self.ends = now, now + 0.001
         return self.following()
 
 

@@ -71,55 +71,66 @@ class _Memory(Generic[E]):
         self, *writes: Write[E], also: Sequence[Also] = ()
     ) -> Appended | Conflict:
         self.check_open()
-        fresh: dict[int, Recorded[E]] = {}
-        placed, conflict = self.draft(writes, fresh)
-        if conflict is not None:
-            return self.repeated(writes) or conflict
-        head = placed[-1].last_position if placed else len(self.log)
-        if len(self.log) + len(fresh) < head or not self.ids.keys().isdisjoint(fresh):
-            repeated = self.repeated(writes)
-            if repeated is None:
-                raise self.duplicate(writes)
+        if len(writes) == 1 and not also:  # by far the most frequent
+            done = self.place(writes[0])
+        else:
+            done = self.place_all(writes, also)
+        if isinstance(done, Appended):
+            return done
+        repeated = self.repeated(writes)
+        if repeated is not None:
             return repeated
-        if also:
-            self.check_checkpoints(also)
+        if done is None:
+            raise self.duplicate(writes)
+        return done
+
+    def place(self, write: Write[E]) -> Appended | Conflict | None:
+        """Add the events of *write*; None: an id is taken, nothing was added."""
+        stream, expected, name = write.stream, write.expected, self.codec.name
+        before, position = len(self.stream(stream)), len(self.log)
+        version, first, at = before, position + 1, time_ns() // 1000
+        fresh: dict[int, Recorded[E]] = {}
+        for new in write.events:
+            version += 1
+            position += 1
+            event, id = new.event, new.number
+            fresh[id] = Recorded(
+                event, name(event), stream, version, position, id, new.metadata, at
+            )
+        if expected != before and not satisfies(expected, before):
+            return Conflict(stream, expected, before)
+        if len(fresh) < version - before or not self.ids.keys().isdisjoint(fresh):
+            return None
         self.ids |= fresh
         self.log += fresh.values()
-        for place in placed:
-            name, first, last = place.stream, place.first_position, place.last_position
-            stream = self.streams[name.category].setdefault(name.id, [])
-            stream += self.log[first - 1 : last]
+        self.streams[stream.category].setdefault(stream.id, []).extend(fresh.values())
+        self.wakeup.advance(position)
+        return Appended((Placed(stream, version, first, position),))
+
+    def place_all(
+        self, writes: Sequence[Write[E]], also: Sequence[Also]
+    ) -> Appended | Conflict | None:
+        """Do the same for *writes* together: first judge them all, then place them."""
+        ends: dict[StreamName, int] = {}
+        numbers: list[int] = []
+        conflict: Conflict | None = None
+        for write in writes:
+            actual = ends.get(write.stream, len(self.stream(write.stream)))
+            if not satisfies(write.expected, actual):
+                conflict = conflict or Conflict(write.stream, write.expected, actual)
+            ends[write.stream] = actual + len(write.events)
+            for new in write.events:
+                self.codec.name(new.event)  # refuses what is no event
+                numbers.append(new.number)
+        if conflict is not None:
+            return conflict
+        if len(set(numbers)) < len(numbers) or not self.ids.keys().isdisjoint(numbers):
+            return None
+        self.check_checkpoints(also)
+        done = [cast("Appended", self.place(write)) for write in writes]
         for change in also:
             self.change(change)
-        self.wakeup.advance(head)
-        return Appended(tuple(placed))
-
-    def draft(
-        self, writes: Sequence[Write[E]], fresh: dict[int, Recorded[E]]
-    ) -> tuple[list[Placed], Conflict | None]:
-        """Make the events, into *fresh*; tell where they go, and what forbids it."""
-        name, at, position = self.codec.name, time_ns() // 1000, len(self.log)
-        placed: list[Placed] = []
-        conflict: Conflict | None = None
-        ahead: dict[StreamName, int] = {}
-        for write in writes:
-            stream, expected, first = write.stream, write.expected, position + 1
-            version = ahead.get(stream) if ahead else None
-            if version is None:
-                version = len(self.stream(stream))
-            if expected != version and not satisfies(expected, version):
-                conflict = conflict or Conflict(stream, expected, version)
-            for new in write.events:
-                version += 1
-                position += 1
-                id, event = new.number, new.event
-                fresh[id] = Recorded(
-                    event, name(event), stream, version, position, id, new.metadata, at
-                )
-            placed.append(Placed(stream, version, first, position))
-            if len(writes) > 1:
-                ahead[stream] = version
-        return placed, conflict
+        return Appended(tuple([one.placed[0] for one in done]))
 
     def repeated(self, writes: Sequence[Write[E]]) -> Appended | None:
         """Tell where these events already are, if all are, in the same places."""
