@@ -269,12 +269,13 @@ def json_codec(  # noqa: C901 - three closures over one table
     }
 
     def name_of(event: E) -> str:
-        check = known.get(type(event))
-        if check is not None:
-            return check(event)
-        if isinstance(event, Opaque):
-            return event.type
-        raise EventTypeNotFoundError(type(event).__qualname__, types)
+        try:
+            check = known[type(event)]
+        except KeyError:
+            if isinstance(event, Opaque):
+                return event.type
+            raise EventTypeNotFoundError(type(event).__qualname__, types) from None
+        return check(event)
 
     def encode_event(event: E) -> bytes:
         if isinstance(event, Opaque):

@@ -122,7 +122,8 @@ class NewEvent(Struct, Generic[E], frozen=True, gc=False):
     @property
     def number(self) -> int:
         """The id as a number of 128 bits."""
-        return self._id if isinstance(self._id, int) else self._id.int
+        id = self._id
+        return id if isinstance(id, int) else id.int
 
 
 def _uuid(id: UUID | int) -> UUID:

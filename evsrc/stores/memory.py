@@ -87,7 +87,9 @@ class _Memory(Generic[E]):
     def place(self, write: Write[E]) -> Appended | Conflict | None:
         """Add the events of *write*; None: an id is taken, nothing was added."""
         stream, expected, name = write.stream, write.expected, self.codec.name
-        before, position = len(self.stream(stream)), len(self.log)
+        streams = self.streams[stream.category]
+        known = streams.get(stream.id)
+        before, position = len(known) if known else 0, len(self.log)
         version, first, at = before, position + 1, time_ns() // 1000
         fresh: dict[int, Recorded[E]] = {}
         for new in write.events:
@@ -103,7 +105,10 @@ class _Memory(Generic[E]):
             return None
         self.ids |= fresh
         self.log += fresh.values()
-        self.streams[stream.category].setdefault(stream.id, []).extend(fresh.values())
+        if known:
+            known += fresh.values()
+        else:
+            streams[stream.id] = list(fresh.values())
         self.wakeup.advance(position)
         return Appended((Placed(stream, version, first, position),))
 
