@@ -23,7 +23,7 @@ import msgspec
 
 from ...core.codec import Codec, enc_hook
 from ...core.errors import EvsrcError, InvalidEventError, StoreClosedError
-from ...core.event import E, NewEvent, Recorded, StreamName
+from ...core.event import NO_METADATA, E, NewEvent, Recorded, StreamName
 from ...core.expectation import ALL, AnyQuery
 from ...core.snapshot import Snapshot
 from ...ports import (
@@ -45,7 +45,7 @@ from .reader import Reader
 from .records import dead_letters, leases
 from .schema import migrate, recognise
 from .sql import sql
-from .writer import EncodedWrite, Job, Row, Verdict, Writer
+from .writer import EncodedWrite, Job, Verdict, Writer
 
 T = TypeVar("T")
 
@@ -213,16 +213,19 @@ class _Store(Generic[E]):
         self, *writes: Write[E], also: Sequence[Also] = ()
     ) -> Appended | Conflict:
         encoded = tuple(self.encoded(write) for write in writes)
-        events = sum(len(write.rows) for write in encoded)
+        events = sum(len(write.ids) for write in encoded)
         return await self.commits.submit(Job(encoded, also, events))
 
     def encoded(self, write: Write[E]) -> EncodedWrite:
-        name, encode = self.codec.name, self.codec.encode
-        rows = tuple(
-            Row(new.id.bytes, name(new.event), _packed_metadata(new), encode(new.event))
-            for new in write.events
+        name, encode, news = self.codec.name, self.codec.encode, write.events
+        return EncodedWrite(
+            write.stream,
+            [new.id.bytes for new in news],
+            [name(new.event) for new in news],
+            [_packed_metadata(new) for new in news],
+            [encode(new.event) for new in news],
+            write.expected,
         )
-        return EncodedWrite(write.stream, rows, write.expected)
 
     async def read_stream(
         self,
@@ -313,6 +316,8 @@ class _Store(Generic[E]):
 
 
 def _packed_metadata(new: NewEvent[E]) -> bytes | None:
+    if new.metadata is NO_METADATA:
+        return None
     try:
         packed = _encode_metadata(new.metadata)
     except (TypeError, ValueError, NotImplementedError) as error:
