@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         AggregateIdMismatchError,
         AggregateNotFoundError,
         AggregateTypeMismatchError,
+        AppendOutcomeUnknownError,
         CheckpointError,
         CorruptionError,
         DuplicateEventError,
@@ -142,6 +143,12 @@ if TYPE_CHECKING:
         handles,
         is_event_handler,
     )
+    from .facade.postgresql import (
+        PostgreSQLCheckpointRepository,
+        PostgreSQLDLQRepository,
+        PostgreSQLEventStore,
+        PostgreSQLSnapshotStore,
+    )
     from .facade.projections import (
         DeclarativeProjection,
         Projection,
@@ -209,6 +216,7 @@ if TYPE_CHECKING:
     from .stores.memory import (
         memory_store,
     )
+    from .stores.postgresql import PostgreSQLStore, migration_sql, postgresql_store
     from .stores.sqlite import (
         sqlite_store,
     )
@@ -231,6 +239,7 @@ _HOMES = {
     "AggregateIdMismatchError": "core.errors",
     "AggregateNotFoundError": "core.errors",
     "AggregateTypeMismatchError": "core.errors",
+    "AppendOutcomeUnknownError": "core.errors",
     "CheckpointError": "core.errors",
     "CorruptionError": "core.errors",
     "DuplicateEventError": "core.errors",
@@ -357,6 +366,13 @@ _HOMES = {
     "query": "runtime.transact",
     "transact": "runtime.transact",
     "memory_store": "stores.memory",
+    "PostgreSQLCheckpointRepository": "facade.postgresql",
+    "PostgreSQLDLQRepository": "facade.postgresql",
+    "PostgreSQLEventStore": "facade.postgresql",
+    "PostgreSQLSnapshotStore": "facade.postgresql",
+    "PostgreSQLStore": "stores.postgresql",
+    "migration_sql": "stores.postgresql",
+    "postgresql_store": "stores.postgresql",
     "sqlite_store": "stores.sqlite",
 }
 _RENAMED = {"EventSourceError": "EvsrcError", "EventStoreRecord": "EventStore"}
@@ -373,6 +389,7 @@ __all__ = [
     "AggregateRoot",
     "AggregateSnapshot",
     "AggregateTypeMismatchError",
+    "AppendOutcomeUnknownError",
     "AppendResult",
     "Appended",
     "Checkpoint",
@@ -430,6 +447,11 @@ __all__ = [
     "Page",
     "Park",
     "Parked",
+    "PostgreSQLCheckpointRepository",
+    "PostgreSQLDLQRepository",
+    "PostgreSQLEventStore",
+    "PostgreSQLSnapshotStore",
+    "PostgreSQLStore",
     "Progress",
     "Projection",
     "ProjectionError",
@@ -494,9 +516,11 @@ __all__ = [
     "many",
     "memory_store",
     "merge",
+    "migration_sql",
     "new_event",
     "new_id",
     "opaque_codec",
+    "postgresql_store",
     "project",
     "query",
     "register_event",

@@ -10,6 +10,7 @@ from .core.errors import (
     SnapshotNotFoundError,
     SnapshotSchemaVersionError,
 )
+from .facade.postgresql import PostgreSQLSnapshotStore
 from .facade.snapshots import AggregateSnapshot as Snapshot
 from .facade.snapshots import (
     InMemorySnapshotStore,
@@ -19,6 +20,7 @@ from .facade.snapshots import (
 
 __all__ = [
     "InMemorySnapshotStore",
+    "PostgreSQLSnapshotStore",
     "SQLiteSnapshotStore",
     "Snapshot",
     "SnapshotDeserializationError",

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from msgspec.structs import replace
 
 from evsrc import (
@@ -34,6 +43,7 @@ from evsrc import (
     StreamName,
     Write,
     memory_store,
+    postgresql_store,
     sqlite_store,
 )
 from evsrc.core.expectation import matches, satisfies
@@ -183,22 +193,29 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(query=queries, start=st.integers(0, 12), limit=st.integers(1, 5))
     def read_log(self, query: Any, start: int, limit: int) -> None:
+        positions = [0, *self.positions()]
         expected = [
             (position, stream, version, new.id)
-            for position, (stream, version, new) in enumerate(self.model.log, 1)
-            if position > start
+            for position, (stream, version, new) in zip(
+                positions[1:], self.model.log, strict=True
+            )
+            if position > positions[min(start, len(self.model.log))]
             and matches(query, stream.category, CODEC.name(new.event))
         ]
-        found, after = [], min(start, len(self.model.log))
+        found, after = [], positions[min(start, len(self.model.log))]
         while True:
             page = self.wait(self.store.read_all(query, after=after, limit=limit))
             assert len(page.events) <= limit
-            assert page.head == len(self.model.log)
+            assert page.head >= positions[-1]
             found += [(r.position, r.stream, r.version, r.id) for r in page.events]
             after = page.reached
             if after >= page.head:
                 break
         assert found == expected
+
+    def positions(self) -> list[int]:
+        """Give the positions of the log; nearly every store has them dense."""
+        return list(range(1, len(self.model.log) + 1))
 
     @rule(
         name=st.sampled_from("xy"),
@@ -342,6 +359,51 @@ class SqliteMemoryMachine(StoreMachine):
 
     async def open(self) -> EventStore[Any]:
         return await sqlite_store(":memory:", CODEC)
+
+
+class PostgresqlMachine(StoreMachine):
+    """PostgreSQL; each example has tables of its own."""
+
+    url: ClassVar[str]
+    ordering: ClassVar[Any]
+    numbers: ClassVar[Iterator[int]]
+
+    async def open(self) -> EventStore[Any]:
+        self.prefix = f"m{next(self.numbers)}"
+        return await self.opened()
+
+    async def opened(self) -> EventStore[Any]:
+        return await postgresql_store(
+            self.url, CODEC, prefix=self.prefix, ordering=self.ordering
+        )
+
+    def positions(self) -> list[int]:
+        if self.ordering == "serial":
+            return super().positions()
+        page = self.wait(self.store.read_all(limit=10_000))
+        found = [recorded.position for recorded in page.events]
+        assert found == sorted(set(found))
+        return found
+
+    @rule()
+    def reopen(self) -> None:
+        assert self.wait(self.store.verify()) == ()
+        self.wait(self.store.close())
+        self.store = self.wait(self.opened())
+
+
+@pytest.mark.parametrize("ordering", ["serial", "concurrent"])
+def test_postgresql(evsrc_postgres_database: str, ordering: str) -> None:
+    """The machine drives PostgreSQL, with either ordering."""
+
+    class Machine(PostgresqlMachine):
+        pass
+
+    Machine.url, Machine.ordering = evsrc_postgres_database, ordering
+    Machine.numbers = count(1)
+    run_state_machine_as_test(
+        Machine, settings=settings(max_examples=20, stateful_step_count=25)
+    )
 
 
 _steps = settings(max_examples=60, stateful_step_count=25)

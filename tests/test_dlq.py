@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import aiosqlite
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from evsrc import (
     DLQEntry,
@@ -21,18 +22,25 @@ from evsrc import (
     InMemoryDLQRepository,
     InMemoryEventBus,
     InMemoryEventStore,
+    PostgreSQLDLQRepository,
     SQLiteDLQRepository,
 )
 from evsrc.subscriptions import SubscriptionConfig, SubscriptionManager
 from tests.facade_domain import REGISTRY, Paid, opened, paid
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def letters(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[DLQRepository]:
     if request.param == "memory":
         yield InMemoryDLQRepository()
+        return
+    if request.param == "postgresql":
+        url = request.getfixturevalue("evsrc_postgres_database")
+        engine = create_async_engine(url.replace("://", "+asyncpg://", 1))
+        yield PostgreSQLDLQRepository(engine)
+        await engine.dispose()
         return
     async with aiosqlite.connect(tmp_path / "app.db") as connection:
         connection.row_factory = aiosqlite.Row

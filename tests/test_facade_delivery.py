@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from uuid import UUID, uuid4
 
 import aiosqlite
 import pytest
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from evsrc import (
     AggregateRepository,
@@ -23,6 +25,8 @@ from evsrc import (
     InMemoryEventBus,
     InMemoryEventStore,
     LagMetrics,
+    PostgreSQLCheckpointRepository,
+    PostgreSQLEventStore,
     SQLiteCheckpointRepository,
     SQLiteEventStore,
     SubscriptionAlreadyExistsError,
@@ -125,24 +129,32 @@ class World:
         return account
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    if request.param == "memory":
-        store: EventStore = InMemoryEventStore(event_registry=REGISTRY)
-        made = World(store, InMemoryCheckpointRepository())
-        yield made
-    else:
-        connection = await aiosqlite.connect(tmp_path / "checkpoints.db")
-        store = SQLiteEventStore(str(tmp_path / "events.db"), REGISTRY)
-        made = World(store, SQLiteCheckpointRepository(connection))
+    async with AsyncExitStack() as closing:
+        store: EventStore
+        checkpoints: Any
+        match request.param:
+            case "memory":
+                store = InMemoryEventStore(event_registry=REGISTRY)
+                checkpoints = InMemoryCheckpointRepository()
+            case "sqlite":
+                connection = await aiosqlite.connect(tmp_path / "checkpoints.db")
+                closing.push_async_callback(connection.close)
+                store = SQLiteEventStore(str(tmp_path / "events.db"), REGISTRY)
+                checkpoints = SQLiteCheckpointRepository(connection)
+            case _:
+                url = request.getfixturevalue("evsrc_postgres_database")
+                engine = create_async_engine(url.replace("://", "+asyncpg://", 1))
+                closing.push_async_callback(engine.dispose)
+                store = PostgreSQLEventStore(async_sessionmaker(engine), REGISTRY)
+                checkpoints = PostgreSQLCheckpointRepository(engine)
+        made = World(store, checkpoints)
         yield made
         for manager in made.managers:
             await manager.stop()
-        await connection.close()
-    for manager in made.managers:
-        await manager.stop()
-    await made.bus.shutdown()
-    await store.close()
+        await made.bus.shutdown()
+        await store.close()
 
 
 # Bus.

@@ -29,7 +29,12 @@ ALLOWED = {
     "subscriptions": {"core", "facade"},
     "testing": {"core", "ports", "runtime", "stores", "facade", "testing"},
 }
-DRIVERS = {"aiosqlite": "stores/sqlite", "sqlite3": "stores/sqlite", "rich": "cli"}
+DRIVERS = {
+    "aiosqlite": "stores/sqlite",
+    "sqlite3": "stores/sqlite",
+    "asyncpg": ("stores/postgresql", "testing/databases"),
+    "rich": "cli",
+}
 NOT_IN_CORE = {"asyncio", "threading", "time", "random", "os", "socket", "sqlite3"}
 OUTSIDE_CORE = {"msgspec", "pyrsistent"}
 

@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 import pytest
 from msgspec import Struct
 from msgspec.structs import replace
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from evsrc import (
     AggregateRepository,
@@ -27,6 +28,7 @@ from evsrc import (
     InMemoryEventStore,
     InMemorySnapshotStore,
     OptimisticLockError,
+    PostgreSQLSnapshotStore,
     SnapshotDeserializationError,
     SnapshotError,
     SnapshotStore,
@@ -41,12 +43,18 @@ from tests.facade_domain import REGISTRY, Account, DeclarativeAccount, Paid, pai
 T = TypeVar("T")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def kept(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[SnapshotStore]:
     if request.param == "memory":
         yield InMemorySnapshotStore()
+        return
+    if request.param == "postgresql":
+        url = request.getfixturevalue("evsrc_postgres_database")
+        engine = create_async_engine(url.replace("://", "+asyncpg://", 1))
+        yield PostgreSQLSnapshotStore(async_sessionmaker(engine))
+        await engine.dispose()
         return
     async with SQLiteSnapshotStore(str(tmp_path / "snapshots.db")) as opened:
         yield opened

@@ -34,6 +34,7 @@ from .errors import (
 from .event import E, StreamName
 
 EnvT = TypeVar("EnvT", covariant=True)
+K = TypeVar("K")
 Hook: TypeAlias = Callable[[Any], Any]
 DecodeHook: TypeAlias = Callable[[type, Any], Any]
 Decode: TypeAlias = Callable[[bytes], Any]
@@ -85,7 +86,7 @@ class Codec(Generic[E]):
     decoder: Callable[[str], Callable[[bytes], E] | None] | None = None
 
     def decode_all(
-        self, kinds: Sequence[int], names: Mapping[int, str], data: Sequence[bytes]
+        self, kinds: Sequence[K], names: Mapping[K, str], data: Sequence[bytes]
     ) -> list[E]:
         """Decode many events; *names* tells the stored name of each kind.
 

@@ -19,6 +19,7 @@ know an error as a builtin one, the builtin stays a second base.
     │   ├── StoreBusyError             another process held the file for too long
     │   ├── StoreFullError             no space left
     │   ├── StoreUnavailableError      cannot be opened, read or written
+    │   ├── AppendOutcomeUnknownError  sent, but the answer never came
     │   ├── SchemaError                a newer, older or foreign database
     │   └── CorruptionError            stored bytes changed or are missing
     ├── CheckpointError                a checkpoint is not where the caller said
@@ -181,6 +182,19 @@ class StoreFullError(StoreError):
 
 class StoreUnavailableError(StoreError):
     """The database cannot be opened, read or written."""
+
+
+class AppendOutcomeUnknownError(StoreError):
+    """An append was sent and its answer never came: it is there wholly, or not at all.
+
+    Appending the same events with the same ids again is safe either way.
+    """
+
+    def __init__(self, store: str) -> None:
+        super().__init__(
+            f"the connection to {store} was lost before an append was acknowledged; it "
+            "may be there: append the same events, with the same ids, again"
+        )
 
 
 class SchemaError(StoreError):

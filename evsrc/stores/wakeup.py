@@ -15,6 +15,11 @@ class Wakeup:
         self.head = 0
         self._waiting: set[asyncio.Future[None]] = set()
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._waiting)
+
     def advance(self, head: int) -> None:
         """Tell everyone who waits that *head* is readable."""
         self.head = max(self.head, head)

@@ -73,7 +73,7 @@ async def test_a2_appends_over_streams_are_seen_whole(store: Store) -> None:
     await asyncio.gather(*(write(n) for n in range(4)))
     done = True
     looks = sum(await asyncio.gather(*readers))
-    assert await store.head() == 1 + 4 * 25 * 4
+    assert len((await store.read_all(limit=100_000)).events) == 1 + 4 * 25 * 4
     print(f"A2: 100 appends, 100 failed ones, {looks} looks, 0 parts seen")
 
 
@@ -165,7 +165,7 @@ async def test_a5_a_commit_of_many_judges_each_alone(store: Store) -> None:
             case _:
                 assert isinstance(outcome, Appended)
                 assert not outcome.repeated
-    assert await store.head() == 1 + 100
+    assert len((await store.read_all()).events) == 1 + 100
     assert (await store.load_events(stream)).version == 51
     print("A5: 200 in one flight: 100 recorded, 50 conflicts, 50 duplicates")
 

@@ -125,7 +125,7 @@ async def test_r4_news_never_stop_a_reader(
         NewEvent(Note("?"), uuid4()),
         NewEvent(FactWithMore(2), uuid4()),
     ]
-    if back_end != "sqlite":  # the others end with their process: decode is what counts
+    if "memory" in back_end:  # these end with their process
         known = CODEC.decode("fact", newer.encode(events[0].event))
         assert known == Fact(1)
         assert isinstance(CODEC.decode("invented-later", b"{}"), Opaque)

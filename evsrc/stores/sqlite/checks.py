@@ -14,13 +14,10 @@ from operator import add, mod, mul
 from typing import Final
 from zlib import crc32
 
-import msgspec
-
 _VERSION: Final = 2654435761
 _TYPE: Final = 2246822519
 _POSITION: Final = 3266489917
 _PRIME: Final = 4294967291
-_encode: Final = msgspec.json.Encoder().encode
 
 
 def stream_key(category: str, id: str) -> int:
@@ -99,8 +96,3 @@ def number_crc(name: str, number: int) -> int:
 def snapshot_crc(name: str, version: int, schema: int, state: bytes) -> int:
     """Check a snapshot's row."""
     return crc32(state, crc32(f"{name}/{version}/{schema}".encode()))
-
-
-def row_crc(row: Sequence[object]) -> int:
-    """Check a row whose speed does not matter, by all its values."""
-    return crc32(_encode(row))

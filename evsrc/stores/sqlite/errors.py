@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,7 @@ from ...core.errors import (
     StoreUnavailableError,
 )
 from ...core.event import StreamName
-from .checks import name_crc, number_crc, row_crc, stream_crc
+from .checks import name_crc, number_crc, stream_crc
 
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _CORRUPT: Final = {sqlite3.SQLITE_CORRUPT}
@@ -112,9 +111,3 @@ def checked_number(what: str, name: str, number: object, crc: object) -> int:
     if not isinstance(number, int) or crc != number_crc(name, number):
         raise CorruptionError(f"the stored {what} {name!r} is damaged")
     return number
-
-
-def checked_row(what: str, name: str, row: Sequence[object], crc: object) -> None:
-    """Refuse a row whose checksum does not hold."""
-    if row_crc(row) != crc:
-        raise CorruptionError(f"the stored {what} {name!r} is damaged")

@@ -9,12 +9,11 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from datetime import timedelta
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from ...core.errors import CorruptionError, LeaseLostError
-from ...core.event import StreamName
 from ...ports import (
     DeadLetter,
     DeadLetters,
@@ -24,13 +23,19 @@ from ...ports import (
     Leases,
     SaveDeadLetter,
 )
-from .checks import row_crc
-from .errors import checked_row
+from ..rows import (
+    NOT_HELD,
+    Held,
+    checked_row,
+    pack_letter,
+    row_crc,
+    time_of,
+    unpack_letter,
+)
 from .sql import sql
 
 T = TypeVar("T")
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EVERY: Final = -1
 
@@ -48,7 +53,7 @@ class Run(Protocol):
 
 def put_letter(db: sqlite3.Connection, letter: DeadLetter) -> None:
     """Store a letter, instead of the one with its key."""
-    row = _packed(letter)
+    row = pack_letter(letter)
     db.execute(sql("put_dead_letter"), (*row, row_crc(row)))
 
 
@@ -62,7 +67,7 @@ def read_letter(
     """
     key = (subscription, event_id.bytes)
     row = db.execute(sql("dead_letter"), key).fetchone()
-    return None if row is None else _unpacked(row)
+    return None if row is None else unpack_letter(row)
 
 
 def list_letters(
@@ -74,7 +79,7 @@ def list_letters(
         CorruptionError: a row is damaged.
     """
     asked = (subscription, subscription, status, status, limit)
-    return tuple(map(_unpacked, db.execute(sql("dead_letters"), asked).fetchall()))
+    return tuple(map(unpack_letter, db.execute(sql("dead_letters"), asked).fetchall()))
 
 
 def replace_letter(
@@ -92,56 +97,7 @@ def replace_letter(
         return True
 
 
-def _packed(letter: DeadLetter) -> tuple[Any, ...]:
-    stream, resolved_at = letter.stream, letter.resolved_at
-    return (
-        letter.subscription,
-        letter.event_id.bytes,
-        letter.type,
-        letter.data,
-        letter.error,
-        letter.stacktrace,
-        letter.attempts,
-        _micros(letter.first_failed_at),
-        _micros(letter.last_failed_at),
-        letter.status,
-        None if resolved_at is None else _micros(resolved_at),
-        letter.resolved_by,
-        None if stream is None else stream.category,
-        None if stream is None else stream.id,
-        letter.position,
-    )
-
-
-def _unpacked(row: tuple[Any, ...]) -> DeadLetter:
-    *values, crc = row
-    checked_row("dead letter of", str(row[0]), values, crc)
-    category, stream_id, position = values[12:]
-    return DeadLetter(
-        subscription=values[0],
-        event_id=UUID(bytes=values[1]),
-        type=values[2],
-        data=values[3],
-        error=values[4],
-        stacktrace=values[5],
-        attempts=values[6],
-        first_failed_at=_time(values[7]),
-        last_failed_at=_time(values[8]),
-        status=values[9],
-        resolved_at=None if values[10] is None else _time(values[10]),
-        resolved_by=values[11],
-        stream=None if category is None else StreamName(category, stream_id),
-        position=position,
-    )
-
-
 # Leases.
-
-
-class _Held(NamedTuple):
-    owner: str | None
-    token: int
-    until: int
 
 
 def lost_lease(db: sqlite3.Connection, fence: Fence) -> LeaseLostError | None:
@@ -187,15 +143,15 @@ def release(db: sqlite3.Connection, lease: Lease) -> None:
             db.execute(sql("put_lease"), (*row, row_crc(row)))
 
 
-def _held(db: sqlite3.Connection, name: str) -> _Held:
+def _held(db: sqlite3.Connection, name: str) -> Held:
     row = db.execute(sql("lease"), (name,)).fetchone()
     if row is None:
         if db.execute(sql("lease_without_index"), (name,)).fetchone():
             raise CorruptionError(f"the index of the stored lease {name!r} is damaged")
-        return _Held(None, 0, 0)
+        return NOT_HELD
     *held, crc = row
     checked_row("lease", name, (name, *held), crc)
-    return _Held(*held)
+    return Held(*held)
 
 
 def _put_lease(
@@ -203,7 +159,7 @@ def _put_lease(
 ) -> Lease:
     row = (name, owner, token, until)
     db.execute(sql("put_lease"), (*row, row_crc(row)))
-    return Lease(name, owner, token, _time(until))
+    return Lease(name, owner, token, time_of(until))
 
 
 # All of it.
@@ -272,11 +228,3 @@ def _transaction(db: sqlite3.Connection) -> Generator[None, None, None]:
 
 def _now() -> int:
     return time.time_ns() // 1000
-
-
-def _micros(at: datetime) -> int:
-    return (at - _EPOCH) // _MICROSECOND
-
-
-def _time(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)

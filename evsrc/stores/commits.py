@@ -1,0 +1,121 @@
+"""Gather appends for the next transaction while one is in flight (group commit).
+
+Nobody waits for company: a lone append flies at once. Each append gets a verdict of its
+own; a caller who gives up changes nothing about a flight that has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
+
+from ..core.errors import EvsrcError, StoreClosedError
+from ..core.event import StreamName
+from ..core.expectation import Expected
+from ..ports import Appended, Conflict
+
+
+class Row(NamedTuple):
+    """One encoded event."""
+
+    id: UUID
+    type: str
+    meta: bytes | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedWrite:
+    """One write, ready for the database."""
+
+    stream: StreamName
+    rows: tuple[Row, ...]
+    expected: Expected
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One append, and what is written with it, as the store's writer takes it."""
+
+    writes: tuple[EncodedWrite, ...]
+    also: Sequence[Any]
+    events: int
+
+
+Verdict: TypeAlias = Appended | Conflict | EvsrcError
+Commit: TypeAlias = Callable[[Sequence[Job]], Awaitable[Sequence[Verdict]]]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    job: Job
+    verdict: asyncio.Future[Verdict] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Commits:
+    """Appends waiting for the next transaction; while one is in flight, they gather."""
+
+    def __init__(self, commit: Commit, *, largest: int, store: str) -> None:
+        self.commit = commit
+        self.largest = largest
+        self.store = store
+        self.waiting: deque[_Waiting] = deque()
+        self.flight: asyncio.Task[None] | None = None
+        self.closing = False
+
+    async def submit(self, job: Job) -> Appended | Conflict:
+        """Commit *job* with whoever else is waiting, and give its own verdict."""
+        if self.closing:
+            raise StoreClosedError(self.store)
+        waiting = _Waiting(job)
+        self.waiting.append(waiting)
+        if self.flight is None:
+            self.flight = asyncio.create_task(self._fly())
+        verdict = await waiting.verdict
+        if isinstance(verdict, EvsrcError):
+            raise verdict
+        return verdict
+
+    async def _fly(self) -> None:
+        aboard: list[_Waiting] = []
+        try:
+            while self.waiting:
+                aboard = self._board()
+                try:
+                    verdicts = await self.commit([waiting.job for waiting in aboard])
+                except Exception as error:  # noqa: BLE001 - theirs, not ours
+                    for waiting in aboard:
+                        if not waiting.verdict.done():
+                            waiting.verdict.set_exception(error)
+                    continue
+                for waiting, verdict in zip(aboard, verdicts, strict=True):
+                    if not waiting.verdict.done():
+                        waiting.verdict.set_result(verdict)
+        finally:
+            self.flight = None
+            for waiting in (*aboard, *self.waiting):
+                waiting.verdict.cancel()
+            self.waiting.clear()
+
+    def _board(self) -> list[_Waiting]:
+        """Take what fits into one transaction; leave out those who gave up."""
+        aboard: list[_Waiting] = []
+        events = 0
+        while self.waiting and (not aboard or events < self.largest):
+            waiting = self.waiting.popleft()
+            if not waiting.verdict.cancelled():
+                aboard.append(waiting)
+                events += max(1, waiting.job.events)
+        return aboard
+
+    async def close(self) -> None:
+        """Take no more appends; return when those under way have their verdicts."""
+        self.closing = True
+        if self.flight is not None:
+            await asyncio.wait([self.flight])

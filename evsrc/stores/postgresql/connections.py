@@ -1,0 +1,242 @@
+"""Lend connections: of a pool of our own, of the user's pool, or of his sessions.
+
+The driver is asyncpg in each case. A pool that is not ours is never closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, TypeAlias, TypeVar, cast
+
+import asyncpg
+
+from ...core.errors import StoreBusyError, StoreClosedError, StoreUnavailableError
+from .errors import connection_is_lost, may_be_repeated, place_of, translated
+
+T = TypeVar("T")
+Db: TypeAlias = Any
+"""An asyncpg connection, of a pool or not."""
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 1.0
+_LAST_MOMENT: Final = 2.0
+
+
+class Server:
+    """Where connections come from, and how long to put up with a server that is gone.
+
+    Args:
+        lend: gives a connection for the length of a `with` block.
+        where: for messages; no credentials.
+        timeout: after how many seconds a statement counts as lost.
+        patience: for how many seconds to try again when the server cannot be reached.
+        end: closes what is ours.
+    """
+
+    def __init__(
+        self,
+        lend: Callable[[], AbstractAsyncContextManager[Db]],
+        where: str,
+        *,
+        timeout: float,
+        patience: float,
+        end: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.lend = lend
+        self.where = where
+        self.timeout = timeout
+        self.patience = patience
+        self.end = end
+        self.closed = False
+
+    async def run(
+        self, work: Callable[[Db], Awaitable[T]], *, repeat: bool = True
+    ) -> T:
+        """Run *work*; if the connection is lost, again (*repeat*: also after it began).
+
+        Raises:
+            StoreUnavailableError: the server stayed away for longer than *patience*.
+            StoreBusyError: no connection became free.
+            StoreClosedError: the store was closed.
+        """
+        again = Again(self.patience)
+        while True:
+            if self.closed:
+                raise StoreClosedError(self.where)
+            begun = False
+            try:
+                async with self.lend() as db:
+                    begun = True
+                    return await work(db)
+            except Exception as error:
+                final = self.closed or (begun and not repeat)
+                if final or not may_be_repeated(error) or not await again.pause():
+                    raise self.translated(error) from error
+
+    def translated(self, error: Exception) -> BaseException:
+        """Give the error to raise for one of the driver's."""
+        if self.closed and connection_is_lost(error):
+            return StoreClosedError(self.where)
+        return translated(error, self.where)
+
+    async def close(self) -> None:
+        """Close what is ours."""
+        self.closed = True
+        if self.end is not None:
+            await self.end()
+
+
+class Again:
+    """Pauses between attempts, longer each time, until patience ends."""
+
+    def __init__(self, patience: float) -> None:
+        self.left_until: float | None = None
+        self.patience = patience
+        self.length = _FIRST_PAUSE
+
+    async def pause(self) -> bool:
+        """Wait before the next attempt; False: there shall be none."""
+        now = asyncio.get_running_loop().time()
+        if self.left_until is None:  # patience begins with the first failure
+            self.left_until = now + self.patience
+        left = self.left_until - now
+        if left <= 0:
+            return False
+        await asyncio.sleep(min(left, self.length * random.uniform(0.5, 1.0)))  # noqa: S311
+        self.length = min(2 * self.length, _LONGEST_PAUSE)
+        return True
+
+
+async def open_pool(
+    dsn: str, most: int, timeout: float, options: Mapping[str, Any]
+) -> asyncpg.Pool[Any]:
+    """Open a pool of our own; whoever gives a connection back has cleaned it up."""
+
+    async def leave_alone(_: object) -> None: ...
+
+    pool = asyncpg.create_pool(
+        dsn, min_size=1, max_size=most, reset=leave_alone, timeout=timeout, **options
+    )
+    try:
+        return await pool
+    except (ValueError, asyncpg.ClientConfigurationError) as error:
+        raise StoreUnavailableError(f"the DSN cannot be used: {error}") from None
+    except Exception as error:
+        raise translated(error, place_of(dsn)) from error
+
+
+async def close_pool(pool: asyncpg.Pool[Any]) -> None:
+    """Close a pool; what its connections are still doing is ended after a moment."""
+    try:
+        async with asyncio.timeout(_LAST_MOMENT):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
+def lend_from_pool(
+    pool: asyncpg.Pool[Any], timeout: float
+) -> Callable[[], AbstractAsyncContextManager[Db]]:
+    """Lend connections of an asyncpg pool.
+
+    Raises:
+        StoreBusyError: from the block's beginning; all stayed in use for *timeout*.
+    """
+
+    @asynccontextmanager
+    async def lend() -> AsyncGenerator[Db]:
+        try:
+            db = await pool.acquire(timeout=timeout)
+        except TimeoutError:
+            if pool.get_idle_size() or pool.get_size() < pool.get_max_size():
+                raise
+            raise StoreBusyError(
+                f"all {pool.get_max_size()} connections of the pool stayed in use for "
+                f"{timeout:g} s"
+            ) from None
+        try:
+            yield db
+        except BaseException as error:
+            if connection_is_lost(error):
+                db.terminate()
+            raise
+        finally:
+            await pool.release(db)
+
+    return lend
+
+
+def lend_from_sessions(
+    session_factory: Callable[[], Any],
+) -> Callable[[], AbstractAsyncContextManager[Db]]:
+    """Lend the asyncpg connections of a SQLAlchemy `async_sessionmaker`."""
+
+    @asynccontextmanager
+    async def lend() -> AsyncGenerator[Db]:
+        async with session_factory() as session:
+            connection = await session.connection()
+            raw = await connection.get_raw_connection()
+            db = _driver(raw)
+            try:
+                yield db
+            except BaseException as error:
+                if connection_is_lost(error) or db.is_closed():
+                    await connection.invalidate()
+                raise
+
+    return lend
+
+
+def lend_within(
+    transaction: Any,
+) -> Callable[[], AbstractAsyncContextManager[Db]]:
+    """Lend the connection of a transaction that the caller has begun.
+
+    Args:
+        transaction: an asyncpg connection, or a SQLAlchemy session or connection.
+
+    Raises:
+        StoreUnavailableError: from the block's beginning; no transaction is open.
+    """
+
+    @asynccontextmanager
+    async def lend() -> AsyncGenerator[Db]:
+        if hasattr(transaction, "is_in_transaction"):
+            db = transaction
+        else:
+            connection = transaction
+            if not hasattr(connection, "get_raw_connection"):
+                connection = await connection.connection()
+            await connection.exec_driver_sql("SELECT 1")  # it begins at the first use
+            db = _driver(await connection.get_raw_connection())
+        if not db.is_in_transaction():
+            raise StoreUnavailableError(
+                "the connection is in no transaction; begin one, or append directly"
+            )
+        yield db
+
+    return lend
+
+
+def _driver(raw: Any) -> Db:
+    db: Db = raw.driver_connection
+    if not isinstance(db, asyncpg.Connection):
+        raise StoreUnavailableError(
+            "the sessions are not on postgresql+asyncpg: their driver's connection is "
+            f"a {type(db).__qualname__}"
+        )
+    return cast("Db", db)
+
+
+__all__ = [
+    "Again",
+    "Db",
+    "Server",
+    "lend_from_pool",
+    "lend_from_sessions",
+    "lend_within",
+    "open_pool",
+]

@@ -1,0 +1,123 @@
+"""Tell readers of all processes that there is more to read, on a connection of its own.
+
+A notice is a hint. Whoever waits is also told by a look at the log at short intervals,
+so a lost notice, or a connection that cannot listen (a transaction pooler, a replica),
+costs a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+from zlib import crc32
+
+import asyncpg
+
+from ..wakeup import Wakeup
+from .connections import Again, Db, Server
+from .errors import connection_is_lost
+from .schema import Names
+
+_log: Final = logging.getLogger("evsrc")
+_POLL: Final = 0.2
+_DEBOUNCE: Final = 0.005
+_FOR_EVER: Final = float("inf")
+
+
+class Notices:
+    """One task: listens, gives notice of our own commits, and looks at the log."""
+
+    def __init__(self, server: Server, names: Names, wakeup: Wakeup, head: str) -> None:
+        self.server = server
+        self.channel = f"evsrc_{crc32(str(names).encode()):08x}"
+        self.wakeup = wakeup
+        self.head = head
+        self.task: asyncio.Task[None] | None = None
+        self.stir = asyncio.Event()
+        self.look = False  # the log may have grown
+        self.notice = False  # others are to be told
+
+    def committed(self, *, look: bool) -> None:
+        """Give notice of a commit; *look*: it is not yet known to be final."""
+        self.notice = True
+        self.look |= look
+        self._start()
+        self.stir.set()
+
+    def waiting(self) -> None:
+        """Look at the log from time to time: somebody waits for it."""
+        self._start()
+        self.stir.set()
+
+    def _start(self) -> None:
+        if self.task is None:
+            self.task = asyncio.create_task(self._run(), name="evsrc:notices")
+
+    def _heard(self, db: Db, pid: int, _channel: str, _payload: object) -> None:
+        if pid != db.get_server_pid():
+            self.look = True
+            self.stir.set()
+
+    def _lost(self, _: object) -> None:
+        self.stir.set()
+
+    async def _run(self) -> None:
+        again = Again(_FOR_EVER)
+        while True:
+            try:
+                async with self.server.lend() as db:
+                    again = Again(_FOR_EVER)
+                    await self._serve(db)
+            except Exception as error:  # noqa: BLE001 - it is tried again, for ever
+                _log.info("notices of %s interrupted: %r", self.server.where, error)
+            await again.pause()
+
+    async def _serve(self, db: Db) -> None:
+        db.add_termination_listener(self._lost)
+        try:
+            await self._listen(db)
+            self.look = True  # what happened before we listened
+            while not db.is_closed():
+                self.stir.clear()
+                if self.look:
+                    self.look = False
+                    head = await db.fetchval(self.head, timeout=self.server.timeout)
+                    if head > self.wakeup.head:
+                        self.wakeup.advance(head)
+                if self.notice:
+                    self.notice = False
+                    await db.execute(
+                        "SELECT pg_notify($1, '')",
+                        self.channel,
+                        timeout=self.server.timeout,
+                    )
+                    await asyncio.sleep(_DEBOUNCE)
+                try:
+                    async with asyncio.timeout(_POLL if self.wakeup.awaited else None):
+                        await self.stir.wait()
+                except TimeoutError:
+                    self.look = True
+        finally:
+            db.remove_termination_listener(self._lost)
+            if not db.is_closed():
+                await db.remove_listener(self.channel, self._heard)
+
+    async def _listen(self, db: Db) -> None:
+        try:
+            await db.add_listener(self.channel, self._heard)
+        except asyncpg.PostgresError as error:
+            if connection_is_lost(error):
+                raise
+            _log.warning(
+                "%s cannot listen, readers look every %g s: %s",
+                self.server.where,
+                _POLL,
+                error,
+            )
+
+    async def close(self) -> None:
+        """End the task, after a notice that is due."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait([self.task])

@@ -1,0 +1,173 @@
+"""Name a store's objects, create or migrate them, or refuse what is not ours."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+from ...core.errors import SchemaError
+
+if TYPE_CHECKING:
+    from asyncpg import Connection
+
+Ordering: TypeAlias = Literal["serial", "concurrent"]
+
+_IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+_OBJECT: Final = re.compile(r"@(@?)evsrc(_\w+)")
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_SQL: Final = Path(__file__).parent / "sql"
+_APPLIED: Final = "\nINSERT INTO @evsrc_schema (version) VALUES (%d);\n"
+_MIGRATING: Final = 7702  # the class of the advisory lock that migrations take
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the objects of one store are called: `schema.prefix_event` and so on.
+
+    Raises:
+        ValueError: *schema* or *prefix* is no plain lower-case identifier.
+    """
+
+    schema: str
+    prefix: str
+
+    def __post_init__(self) -> None:
+        for what, name in (("schema", self.schema), ("prefix", self.prefix)):
+            if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name):
+                raise ValueError(
+                    f"{what} {name!r} is not 1 to 40 lower-case letters, digits and _"
+                )
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.prefix}"
+
+    def qualified(self, name: str) -> str:
+        """Give the qualified name of one object, such as `"public"."evsrc_event"`."""
+        return f'"{self.schema}"."{self.prefix}_{name}"'
+
+    def fill(self, template: str) -> str:
+        """Put this store's names where a script says @evsrc_... (@@: unqualified)."""
+
+        def name(found: re.Match[str]) -> str:
+            bare = f'"{self.prefix}{found[2]}"'
+            return bare if found[1] else f'"{self.schema}".{bare}'
+
+        return _OBJECT.sub(name, template)
+
+    def sql(self, name: str) -> str:
+        """Give the statement of one file in `sql/`."""
+        return self.fill((_SQL / f"{name}.sql").read_text("utf-8"))
+
+
+def migrations() -> dict[int, str]:
+    """Give the numbered migrations, by version."""
+    found = {
+        int(file.name[:4]): file.read_text("utf-8")
+        for file in _MIGRATIONS.glob("[0-9][0-9][0-9][0-9]_*.sql")
+    }
+    return dict(sorted(found.items()))
+
+
+def migration_sql(
+    *,
+    schema: str = "public",
+    prefix: str = "evsrc",
+    ordering: Ordering = "serial",
+    after: int = 0,
+) -> str:
+    """Give the SQL that makes a store's objects, for those who run it by other means.
+
+    Args:
+        schema: where they are; it has to exist.
+        prefix: what their names begin with.
+        ordering: as given to `postgresql_store`.
+        after: the schema version that is there already; 0: nothing is.
+
+    Raises:
+        ValueError: a name is no plain identifier, or there is no such ordering.
+    """
+    names = Names(schema, prefix)
+    if ordering not in get_args(Ordering):
+        raise ValueError(f"ordering is serial or concurrent, not {ordering!r}")
+    scripts = [
+        names.fill(script.replace("@ordering", ordering) + _APPLIED % version)
+        for version, script in migrations().items()
+        if version > after
+    ]
+    return "\n".join(("BEGIN;\n", *scripts, "COMMIT;\n")) if scripts else ""
+
+
+async def recognise(db: Connection[Any], names: Names) -> int:
+    """Tell the schema version of a store; 0: it is not there.
+
+    Raises:
+        SchemaError: it belongs to something else, or to a newer evsrc.
+    """
+    table = names.qualified("schema")
+    # one statement: between two, another process may create the store
+    found, other = await db.fetchrow(
+        "SELECT to_regclass($1) IS NOT NULL, EXISTS (SELECT FROM pg_class AS c "
+        "JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = $2 AND c.relname = $3)",
+        table,
+        names.schema,
+        f"{names.prefix}_event",
+    ) or (False, False)
+    if not found:
+        if other:
+            raise SchemaError(
+                f"{names.qualified('event')} is there without {table}: it is not a "
+                "table of evsrc; choose another schema or prefix"
+            )
+        return 0
+    version = await db.fetchval(names.sql("schema_version"))
+    newest = max(migrations())
+    if not isinstance(version, int) or version > newest:
+        raise SchemaError(
+            f"store {names} has schema version {version}, this evsrc knows up to "
+            f"{newest}; upgrade evsrc-py"
+        )
+    return version
+
+
+async def migrate(db: Connection[Any], names: Names, ordering: Ordering) -> None:
+    """Bring a store to the newest schema; of many processes, one does it."""
+    newest = max(migrations())
+    if await recognise(db, names) == newest:
+        return
+    async with db.transaction():
+        await db.execute(
+            "SELECT pg_advisory_xact_lock($1, hashtext($2))", _MIGRATING, str(names)
+        )
+        have = await recognise(db, names)  # again, under the lock
+        if have == newest:
+            return
+        there = "SELECT to_regnamespace($1) IS NOT NULL"
+        if not await db.fetchval(there, f'"{names.schema}"'):
+            await db.execute(f'CREATE SCHEMA "{names.schema}"')
+        script = migration_sql(
+            schema=names.schema, prefix=names.prefix, ordering=ordering, after=have
+        )
+        await db.execute(script.removeprefix("BEGIN;\n").removesuffix("COMMIT;\n"))
+
+
+async def check(db: Connection[Any], names: Names, ordering: Ordering) -> None:
+    """See that the store is there, complete, and gives out positions as expected.
+
+    Raises:
+        SchemaError: it is missing, older than this evsrc, or of the other ordering.
+    """
+    version, newest = await recognise(db, names), max(migrations())
+    if version < newest:
+        state = f"has schema version {version}" if version else "does not exist"
+        raise SchemaError(
+            f"store {names} {state}, this evsrc needs {newest}; open it with "
+            "migrate=True, or run the SQL that migration_sql() gives"
+        )
+    found = await db.fetchval(names.sql("ordering"))
+    if found != ordering:
+        raise SchemaError(
+            f"store {names} has {found} ordering, it was opened with {ordering}"
+        )

@@ -1,0 +1,1 @@
+SELECT position, crc FROM @evsrc_checkpoint WHERE name = $1

@@ -1,0 +1,1 @@
+SELECT name, position, crc FROM @evsrc_checkpoint ORDER BY name

@@ -1,0 +1,1 @@
+DELETE FROM @evsrc_checkpoint WHERE name = $1

@@ -1,0 +1,1 @@
+DELETE FROM @evsrc_snapshot WHERE name = $1

@@ -1,0 +1,1 @@
+SELECT @evsrc_watermark()

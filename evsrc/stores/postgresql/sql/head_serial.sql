@@ -1,0 +1,1 @@
+SELECT head FROM @evsrc_log WHERE key = 0

@@ -1,0 +1,399 @@
+"""Open a PostgreSQL event store, over asyncpg.
+
+An append is one call of one function, a page is one statement. Appends that arrive
+while a call is in flight share the next one (group commit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Generic, TypeAlias, get_args
+
+import asyncpg
+import msgspec
+
+from ...core.codec import Codec, enc_hook
+from ...core.errors import EvsrcError, InvalidEventError, StoreUnavailableError
+from ...core.event import E, NewEvent
+from ...ports import (
+    Also,
+    Appended,
+    Checkpoints,
+    Conflict,
+    EventStore,
+    SaveCheckpoint,
+    SaveSnapshot,
+    Snapshots,
+    Write,
+)
+from ..commits import Commits, EncodedWrite, Job, Row
+from ..wakeup import Wakeup
+from .connections import (
+    Db,
+    Server,
+    close_pool,
+    lend_from_pool,
+    lend_from_sessions,
+    lend_within,
+    open_pool,
+)
+from .errors import LOSSY, place_of
+from .notices import Notices
+from .reader import Reader
+from .schema import Names, Ordering, check
+from .schema import migrate as migrate_schema
+from .writer import Writer, packed_change
+
+Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
+"""A DSN, an asyncpg pool, or SQLAlchemy's `async_sessionmaker` over asyncpg."""
+
+_FEWEST: Final = 2
+_TOO_SMALL: Final = "a {} of {} is too small: one connection is kept for notices"
+_encode_metadata: Final = msgspec.json.Encoder(enc_hook=enc_hook).encode
+
+
+@dataclass(frozen=True)
+class PostgreSQLStore(EventStore[E]):
+    """An event store whose appends can join a transaction of the caller's.
+
+    `within(connection)` gives the same store on a connection in which a transaction is
+    open: an asyncpg connection, or a SQLAlchemy session or connection on asyncpg. What
+    it appends is there when the caller commits, and gone if he rolls back; it reads
+    what the transaction has written. The append keeps other appends waiting until the
+    transaction ends (serial ordering): let it be the last thing the transaction does.
+    An append that raises leaves the transaction unusable.
+    """
+
+    within: Callable[[Any], EventStore[E]]
+
+
+class _Encoder(Generic[E]):
+    """Turns writes into jobs; the codec checks events on the way."""
+
+    def __init__(self, codec: Codec[E]) -> None:
+        self.codec = codec
+        self.types: set[str] = set()
+
+    def job(self, writes: Sequence[Write[E]], also: Sequence[Also]) -> Job:
+        encoded = tuple(self.encoded(write) for write in writes)
+        changes = tuple(map(packed_change, also))
+        return Job(encoded, changes, sum(len(write.rows) for write in encoded))
+
+    def encoded(self, write: Write[E]) -> EncodedWrite:
+        encode = self.codec.encode
+        rows = tuple(
+            Row(new.id, self.name(new.event), _packed_metadata(new), encode(new.event))
+            for new in write.events
+        )
+        return EncodedWrite(write.stream, rows, write.expected)
+
+    def name(self, event: E) -> str:
+        name = self.codec.name(event)
+        if name not in self.types:
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidEventError(name, str(error)) from error
+            if "\0" in name:
+                raise InvalidEventError(name, "the stored name holds a NUL")
+            self.types.add(name)
+        return name
+
+
+class _Appending(Generic[E]):
+    """The append side of a store, behind group commit."""
+
+    def __init__(
+        self, encoder: _Encoder[E], writer: Writer, notices: Notices, largest: int
+    ) -> None:
+        self.encoder = encoder
+        self.writer = writer
+        self.notices = notices
+        where = writer.server.where
+        self.commits = Commits(self.commit, largest=largest, store=where)
+
+    async def append(
+        self, *writes: Write[E], also: Sequence[Also] = ()
+    ) -> Appended | Conflict:
+        return await self.commits.submit(self.encoder.job(writes, also))
+
+    async def save(self, change: Also) -> None:
+        await self.commits.submit(self.encoder.job((), (change,)))
+
+    async def commit(self, jobs: Sequence[Job]) -> Sequence[Any]:
+        verdicts = await self.writer.commit(jobs)
+        if any(job.events for job in jobs):
+            self.notices.wakeup.advance(self.writer.head)
+            self.notices.committed(look=self.writer.concurrent)
+        return verdicts
+
+    async def changed(self, position: int, *, timeout: timedelta) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout.total_seconds()
+        wakeup = self.notices.wakeup
+        while wakeup.head <= position and not self.commits.closing:
+            left = deadline - loop.time()
+            if left <= 0:
+                return
+            self.notices.waiting()
+            await wakeup.wait(position, timedelta(seconds=left))
+
+    async def close(self) -> None:
+        await self.commits.close()
+        await self.notices.close()
+        self.notices.wakeup.advance(0)
+
+
+def _packed_metadata(new: NewEvent[E]) -> bytes | None:
+    try:
+        packed = _encode_metadata(new.metadata)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InvalidEventError("metadata", str(error)) from error
+    return None if packed == b"{}" else packed
+
+
+async def postgresql_store(
+    source: Source,
+    codec: Codec[E],
+    *,
+    schema: str = "public",
+    prefix: str = "evsrc",
+    ordering: Ordering = "serial",
+    migrate: bool = True,
+    accept_loss: bool = False,
+    replica: Source | None = None,
+    largest_commit: int = 500,
+    timeout: timedelta = timedelta(seconds=60),
+    patience: timedelta = timedelta(seconds=10),
+    max_connections: int = 10,
+    connect: Mapping[str, Any] | None = None,
+) -> PostgreSQLStore[E]:
+    """Open (and, if it is new, create) an event store in a PostgreSQL database.
+
+    Args:
+        source: a DSN such as "postgresql://user@host/database" (the store opens and
+            closes its own pool), an asyncpg pool, or a SQLAlchemy `async_sessionmaker`
+            on postgresql+asyncpg (neither is ever closed here). Two connections at
+            least; one of them is kept for notices.
+        codec: how events are named, checked, written and read.
+        schema: where the store's tables are; created if it is missing.
+        prefix: what their names begin with; stores of different schema or prefix do not
+            touch each other.
+        ordering: "serial": positions are dense and in the order of commits; one append
+            (of this or any other process) commits at a time. "concurrent": appends of
+            several processes commit at the same time, positions have holes; readers
+            still miss nothing. Settled when the store is created.
+        migrate: create the tables or bring them up to date; False: only check them (see
+            `migration_sql`).
+        accept_loss: work also on a server that may lose acknowledged appends when it
+            crashes (synchronous_commit or fsync is off).
+        replica: a read replica from which pages of the log are read as far as it has
+            them. Serial ordering only.
+        largest_commit: waiting appends share one call up to about this many events; 1
+            turns sharing off.
+        timeout: after how long without an answer a connection counts as lost.
+        patience: how long to try again when the server cannot be reached.
+        max_connections: how many connections the store's own pool may open.
+        connect: more arguments for `asyncpg.create_pool`, such as `ssl` or
+            `server_settings`.
+
+    Raises:
+        StoreUnavailableError: the server cannot be reached, refuses the role, or may
+            lose acknowledged appends.
+        SchemaError: the tables are missing, newer, somebody else's, or of the other
+            ordering.
+        ValueError: an argument that means nothing.
+    """
+    _check(ordering, largest_commit, replica)
+    if max_connections < _FEWEST:
+        raise ValueError(_TOO_SMALL.format("max_connections", max_connections))
+    concurrent = ordering == "concurrent"
+    names = Names(schema, prefix)
+    seconds = timeout.total_seconds(), patience.total_seconds()
+    options = max_connections, connect or {}
+
+    async def prepare(db: Db) -> None:
+        if not accept_loss:
+            await _refuse_loss(db, server.where)
+        if migrate:
+            await migrate_schema(db, names, ordering)
+        await check(db, names, ordering)
+
+    async with AsyncExitStack() as opening:
+        server = await _server(source, seconds, options)
+        opening.push_async_callback(server.close)
+        await server.run(prepare)
+        copy = None
+        if replica is not None:
+            copy = await _server(replica, (seconds[0], 0), options)
+            opening.push_async_callback(copy.close)
+        reader = Reader(server, names, codec, concurrent=concurrent, replica=copy)
+        wakeup = Wakeup()
+        wakeup.head = await reader.head()
+        opened = opening.pop_all()
+    writer = Writer(server, names, concurrent=concurrent, lossy=accept_loss)
+    head = names.sql("head_concurrent" if concurrent else "head_serial")
+    notices = Notices(server, names, wakeup, head)
+    encoder = _Encoder(codec)
+    appending = _Appending(encoder, writer, notices, largest_commit)
+
+    async def close() -> None:
+        await appending.close()
+        await opened.aclose()
+
+    def within(transaction: Any) -> EventStore[E]:
+        return _within(transaction, server, names, encoder, writer)
+
+    return PostgreSQLStore(
+        append=appending.append,
+        read_stream=reader.read_stream,
+        load_events=reader.load_events,
+        read_all=reader.read_all,
+        find=reader.find,
+        head=reader.head,
+        changed=appending.changed,
+        checkpoints=_checkpoints(reader, server, names, appending.save),
+        snapshots=_snapshots(reader, server, names, appending.save),
+        dead_letters=reader.records.dead_letters(appending.save),
+        leases=reader.records.leases(),
+        verify=reader.verify,
+        close=close,
+        within=within,
+    )
+
+
+def _check(ordering: str, largest_commit: int, replica: Source | None) -> None:
+    if ordering not in get_args(Ordering):
+        raise ValueError(f"ordering is serial or concurrent, not {ordering!r}")
+    if largest_commit < 1:
+        raise ValueError(f"largest_commit is at least 1, not {largest_commit!r}")
+    if replica is not None and ordering == "concurrent":
+        raise ValueError(
+            "a replica cannot tell which positions are final; it needs serial ordering"
+        )
+
+
+def _within(
+    transaction: Any,
+    outside: Server,
+    names: Names,
+    encoder: _Encoder[E],
+    outer: Writer,
+) -> EventStore[E]:
+    server = Server(
+        lend_within(transaction), outside.where, timeout=outside.timeout, patience=0
+    )
+    writer = Writer(server, names, concurrent=outer.concurrent, lossy=outer.lossy)
+    # what the transaction wrote is not final for others, but it is for itself
+    reader = Reader(server, names, encoder.codec, concurrent=False)
+
+    async def commit(job: Job) -> Appended | Conflict:
+        async with server.lend() as db:
+            try:
+                (verdict,) = await writer.call(
+                    db, [job], writer.arguments([job]), careful=True
+                )
+            except Exception as error:
+                raise server.translated(error) from error
+        if isinstance(verdict, EvsrcError):
+            raise verdict
+        return verdict
+
+    async def append(
+        *writes: Write[E], also: Sequence[Also] = ()
+    ) -> Appended | Conflict:
+        return await commit(encoder.job(writes, also))
+
+    async def save(change: Also) -> None:
+        await commit(encoder.job((), (change,)))
+
+    async def changed(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("a transaction has nothing to wait for; commit it")
+
+    async def close() -> None:
+        """Leave the transaction, and the store, as they are."""
+
+    return EventStore(
+        append=append,
+        read_stream=reader.read_stream,
+        load_events=reader.load_events,
+        read_all=reader.read_all,
+        find=reader.find,
+        head=reader.head,
+        changed=changed,
+        checkpoints=_checkpoints(reader, server, names, save),
+        snapshots=_snapshots(reader, server, names, save),
+        dead_letters=reader.records.dead_letters(save),
+        leases=reader.records.leases(),
+        verify=reader.verify,
+        close=close,
+    )
+
+
+async def _server(
+    source: Source, seconds: tuple[float, float], options: tuple[int, Mapping[str, Any]]
+) -> Server:
+    timeout, patience = seconds
+    lend: Callable[[], AbstractAsyncContextManager[Db]]
+    if isinstance(source, str):
+        pool = await open_pool(source, options[0], timeout, options[1])
+        lend, where = lend_from_pool(pool, timeout), place_of(source)
+        return Server(
+            lend,
+            where,
+            timeout=timeout,
+            patience=patience,
+            end=lambda: close_pool(pool),
+        )
+    if isinstance(source, asyncpg.Pool):
+        if source.get_max_size() < _FEWEST:
+            raise ValueError(_TOO_SMALL.format("pool", source.get_max_size()))
+        lend = lend_from_pool(source, timeout)  # pyright: ignore[reportUnknownArgumentType]
+        where = "the pool's database"
+    elif callable(source):
+        lend, where = lend_from_sessions(source), "the sessions' database"
+    else:
+        raise TypeError(
+            "a store is opened with a DSN, an asyncpg pool or an async_sessionmaker, "
+            f"not {type(source).__qualname__}"
+        )
+    return Server(lend, where, timeout=timeout, patience=patience)
+
+
+async def _refuse_loss(db: Db, where: str) -> None:
+    for setting in ("synchronous_commit", "fsync"):
+        if await db.fetchval("SELECT current_setting($1)", setting) == "off":
+            raise StoreUnavailableError(LOSSY.format(where=where, setting=setting))
+
+
+def _checkpoints(
+    reader: Reader[Any],
+    server: Server,
+    names: Names,
+    save: Callable[[SaveCheckpoint], Any],
+) -> Checkpoints:
+    return Checkpoints(
+        reader.checkpoint, save, _deleting(server, names, "delete_checkpoint")
+    )
+
+
+def _snapshots(
+    reader: Reader[Any],
+    server: Server,
+    names: Names,
+    save: Callable[[SaveSnapshot], Any],
+) -> Snapshots:
+    return Snapshots(reader.snapshot, save, _deleting(server, names, "delete_snapshot"))
+
+
+def _deleting(server: Server, names: Names, file: str) -> Callable[[str], Any]:
+    statement = names.sql(file)
+
+    async def delete(name: str) -> None:
+        await server.run(lambda db: db.execute(statement, name, timeout=server.timeout))
+
+    return delete

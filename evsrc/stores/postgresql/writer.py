@@ -1,0 +1,277 @@
+"""Send many appends in one call, each judged alone, and read the verdicts.
+
+A call whose outcome is unknown (the connection went after it was sent) is sent again:
+events that are there already, by their ids, are a success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, cast
+from uuid import UUID, uuid4
+
+import asyncpg
+import msgspec
+
+from ...core.errors import (
+    AppendOutcomeUnknownError,
+    CheckpointError,
+    DuplicateEventError,
+    EvsrcError,
+    LeaseLostError,
+    StoreClosedError,
+)
+from ...core.event import StreamName
+from ...core.expectation import Expect, Expected
+from ...core.snapshot import Snapshot
+from ...ports import (
+    START,
+    Also,
+    Appended,
+    Conflict,
+    Fence,
+    Placed,
+    SaveCheckpoint,
+    SaveDeadLetter,
+    SaveSnapshot,
+)
+from ..commits import Job, Verdict
+from ..rows import LETTER, pack_letter, row_crc
+from .checks import (
+    content_sum,
+    number_crc,
+    rest_sum,
+    snapshot_crc,
+    stream_salt,
+    type_salt,
+)
+from .connections import Again, Db, Server
+from .errors import concerns_one_job, may_be_repeated
+from .schema import Names
+
+_EXPECTED: Final = {Expect.ANY: -1, Expect.NO_STREAM: 0, Expect.STREAM_EXISTS: -2}
+_APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CHECKPOINT, _LEASE = range(6)
+_RACES: Final = 50
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Writer:
+    """Calls the store's append function."""
+
+    def __init__(
+        self, server: Server, names: Names, *, concurrent: bool, lossy: bool
+    ) -> None:
+        self.server = server
+        self.statement = names.sql("append")
+        self.concurrent = concurrent
+        self.lossy = lossy
+        self.salts: dict[str, int] = {}
+        self.head = 0  # the highest position that a call has reported
+
+    async def commit(self, jobs: Sequence[Job]) -> list[Verdict]:
+        """Judge and write *jobs* in one transaction; give a verdict for each.
+
+        Raises:
+            StoreError: none of them was written, or (AppendOutcomeUnknownError) it
+                cannot be told whether they were.
+        """
+        try:
+            return await self._send(jobs, careful=False)
+        except Exception as error:
+            if not concerns_one_job(error):
+                raise self.server.translated(error) from error
+        verdicts: list[Verdict] = []
+        for job in jobs:
+            verdicts += await self.commit_alone(job)
+        return verdicts
+
+    async def commit_alone(self, job: Job) -> list[Verdict]:
+        """Judge and write one job, looking first whether its events are there."""
+        races = 0
+        while True:
+            try:
+                return await self._send([job], careful=True)
+            except EvsrcError as error:
+                return [error]
+            except asyncpg.PostgresError as error:
+                races += 1  # concurrent ordering: another process was faster
+                if isinstance(error, asyncpg.UniqueViolationError) and races < _RACES:
+                    continue
+                translated = self.server.translated(error)
+                if not isinstance(translated, EvsrcError):
+                    raise
+                translated.__cause__ = error
+                return [translated]
+
+    async def _send(self, jobs: Sequence[Job], *, careful: bool) -> list[Verdict]:
+        arguments = self.arguments(jobs)
+        again = Again(self.server.patience)
+        sent = False
+        while True:
+            sending = False
+            try:
+                async with self.server.lend() as db:
+                    sending = True
+                    return await self.call(db, jobs, arguments, careful=careful)
+            except Exception as error:
+                if not may_be_repeated(error):
+                    raise
+                sent |= sending
+                if self.server.closed or not await again.pause():
+                    if sent:
+                        raise AppendOutcomeUnknownError(self.server.where) from error
+                    if self.server.closed:
+                        raise StoreClosedError(self.server.where) from error
+                    raise self.server.translated(error) from error
+
+    async def call(
+        self, db: Db, jobs: Sequence[Job], arguments: Sequence[Any], *, careful: bool
+    ) -> list[Verdict]:
+        """Call the function once."""
+        row = await db.fetchrow(
+            self.statement,
+            self.concurrent,
+            self.lossy,
+            careful,
+            *arguments,
+            timeout=self.server.timeout,
+        )
+        self.head = max(self.head, row["head"] or 0)
+        return _verdicts(jobs, row)
+
+    def arguments(self, jobs: Sequence[Job]) -> tuple[Any, ...]:
+        """Give *jobs* as the function's arrays, from `_jobs` on."""
+        writes = [(j, write) for j, job in enumerate(jobs, 1) for write in job.writes]
+        streams = sorted({write.stream for _, write in writes})
+        index = {
+            name: (number, stream_salt(name.category, name.id))
+            for number, name in enumerate(streams, 1)
+        }
+        events: list[tuple[Any, ...]] = []
+        for w, (_, write) in enumerate(writes, 1):
+            salt = index[write.stream][1]
+            for id, type, meta, data in write.rows:
+                known = self.salts.get(type)
+                if known is None:
+                    known = self.salts[type] = type_salt(type)
+                sums = content_sum(salt, known, data), rest_sum(id.bytes, meta)
+                events.append((w, id, type, meta, data, *sums))
+        also = [
+            {"job": j, **change.packed}
+            for j, job in enumerate(jobs, 1)
+            for change in cast("Sequence[Change]", job.also)
+        ]
+        return (
+            len(jobs),
+            [name.category for name in streams],
+            [name.id for name in streams],
+            [j for j, _ in writes],
+            [index[write.stream][0] for _, write in writes],
+            [len(write.rows) for _, write in writes],
+            [_number(write.expected) for _, write in writes],
+            *(zip(*events, strict=True) if events else [()] * 7),
+            _encode(also).decode() if also else None,
+        )
+
+
+def _number(expected: Expected) -> int:
+    return expected if isinstance(expected, int) else _EXPECTED[expected]
+
+
+class Change(NamedTuple):
+    """What is written beside events, as it is sent."""
+
+    also: Also
+    packed: dict[str, Any]
+
+
+def packed_change(change: Also) -> Change:
+    """Pack a change for the function.
+
+    A checkpoint carries a number of its own, so that an append that is sent again
+    recognises what it has done itself.
+
+    Raises:
+        ValueError: a text in it cannot be stored.
+    """
+    kind, name, more = _packed(change)
+    row = more.pop("row", None)
+    packed = {"kind": kind, "name": name, **more, "row": row}
+    if b"\\u0000" in _encode(packed):  # also sees to lone surrogates
+        raise ValueError(f"a {kind} holds a NUL, which cannot be stored: {name!r}")
+    return Change(change, packed)
+
+
+def _packed(change: Also) -> tuple[str, str, dict[str, Any]]:
+    match change:
+        case SaveCheckpoint(name, position, after):
+            more = {"position": position, "crc": number_crc(name, position)}
+            return "checkpoint", name, {"after": after, "writer": uuid4(), "row": more}
+        case SaveSnapshot(name, Snapshot(state, version, schema)):
+            crc = snapshot_crc(name, version, schema, state)
+            told = {"version": version, "schema": schema, "crc": crc}
+            return "snapshot", name, {"row": told | {"state": f"\\x{state.hex()}"}}
+        case SaveDeadLetter(letter):
+            values = pack_letter(letter)
+            columns = zip(LETTER, (*values, row_crc(values)), strict=True)
+            row: dict[str, Any] = dict(columns)
+            row = {
+                **row,
+                "event_id": letter.event_id,
+                "data": f"\\x{letter.data.hex()}",
+            }
+            return "dead letter", letter.subscription, {"row": row}
+        case Fence(name, token):
+            return "fence", name, {"token": token}
+
+
+def _verdicts(jobs: Sequence[Job], row: Any) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    placed = zip(row["w_version"], row["w_first"], row["w_last"], strict=True)
+    for job, status, about, told in zip(
+        jobs, row["status"], row["about"], row["told"], strict=True
+    ):
+        where = tuple(
+            Placed(write.stream, *place)
+            for write, place in zip(job.writes, placed, strict=False)
+        )
+        if status in (_APPENDED, _REPEATED):
+            verdicts.append(Appended(where, repeated=status == _REPEATED))
+        else:
+            verdicts.append(_refusal(jobs, job, status, about, told))
+    return verdicts
+
+
+def _refusal(
+    jobs: Sequence[Job], job: Job, status: int, about: int | None, told: str | None
+) -> Verdict:
+    if status == _CONFLICT and about and told:
+        writes = [write for each in jobs for write in each.writes]
+        write = writes[about - 1]
+        return Conflict(write.stream, write.expected, int(told))
+    if status == _DUPLICATE and told:
+        return DuplicateEventError(told, _stream_of(job, UUID(told)))
+    return _refused_change([change.also for change in job.also], status, told)
+
+
+def _refused_change(
+    also: Sequence[Also], status: int, told: str | None
+) -> CheckpointError | LeaseLostError:
+    actual = None if told is None else int(told)
+    for change in also:
+        match change:
+            case SaveCheckpoint(name, _, int(after)) if (
+                status == _CHECKPOINT and after != actual
+            ):
+                return CheckpointError(name, after, actual or START)
+            case Fence(name, token) if status == _LEASE and token != actual:
+                return LeaseLostError(name, token, actual)
+            case _:
+                pass
+    raise AssertionError(f"status {status} without a change that explains it")
+
+
+def _stream_of(job: Job, id: UUID) -> StreamName:
+    return next(
+        write.stream for write in job.writes if any(row.id == id for row in write.rows)
+    )
