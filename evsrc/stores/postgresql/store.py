@@ -193,7 +193,8 @@ async def postgresql_store(
             turns sharing off.
         timeout: after how long without an answer a connection counts as lost.
         patience: how long to try again when the server cannot be reached.
-        max_connections: how many connections the store's own pool may open.
+        max_connections: how many connections the store's own pool may open; at least 2,
+            because one of them listens.
         connect: more arguments for `asyncpg.create_pool`, such as `ssl` or
             `server_settings`.
 
@@ -291,8 +292,8 @@ def _within(
                 (verdict,) = await writer.call(
                     db, [job], writer.arguments([job]), careful=True
                 )
-            except Exception as error:
-                raise server.translated(error) from error
+            except Exception as error:  # noqa: BLE001 - translated and raised
+                server.fail(error)
         if isinstance(verdict, EvsrcError):
             raise verdict
         return verdict
@@ -334,10 +335,12 @@ async def _server(
     timeout, patience = seconds
     lend: Callable[[], AbstractAsyncContextManager[Db]]
     if isinstance(source, str):
+        _check_room(options[0])
         pool = await open_pool(source, options[0], timeout, options[1])
         lend, where, end = lend_from_pool(pool, timeout), place_of(source), pool.close
         return Server(lend, where, timeout=timeout, patience=patience, end=end)
     if isinstance(source, asyncpg.Pool):
+        _check_room(source.get_max_size())
         lend = lend_from_pool(source, timeout)  # pyright: ignore[reportUnknownArgumentType]
         where = "the pool's database"
     elif callable(source):
@@ -348,6 +351,14 @@ async def _server(
             f"not {type(source).__qualname__}"
         )
     return Server(lend, where, timeout=timeout, patience=patience)
+
+
+def _check_room(connections: int) -> None:
+    if connections < 2:  # noqa: PLR2004 - with one, no append would ever get it
+        raise ValueError(
+            "a store needs a pool of at least 2 connections, because one of them "
+            f"listens; this one has {connections}"
+        )
 
 
 async def _refuse_loss(db: Db, where: str) -> None:
