@@ -80,7 +80,9 @@ CREATE FUNCTION @evsrc_append(
   _also json,
   OUT head bigint, OUT status int[], OUT about int[], OUT told text[],
   OUT w_version bigint[], OUT w_first bigint[], OUT w_last bigint[]
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+  SET plan_cache_mode = force_generic_plan  -- planning anew takes longer than the rest
+AS $$
 DECLARE
   _now     bigint;
   _writes  int := cardinality(_w_job);
