@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Final, Generic, Protocol, TypeAlias
+from datetime import datetime, timedelta
+from typing import Final, Generic, Literal, Protocol, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
+from .core.codec import storable
 from .core.errors import EmptyAppendError
 from .core.event import E, NewEvent, Recorded, StreamName
 from .core.expectation import ALL, AnyQuery, Expected, check_expected
@@ -137,8 +139,103 @@ class SaveSnapshot(Struct, frozen=True):
     snapshot: Snapshot[bytes]
 
 
-Also: TypeAlias = SaveCheckpoint | SaveSnapshot
-"""What an append can write beside events, in the same transaction."""
+DeadLetterStatus: TypeAlias = Literal["failed", "retrying", "resolved"]
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """An event that a subscription could not handle, put aside with the reason.
+
+    *subscription* and *event_id* are the key. Any text can be stored: what a database
+    would refuse in *error*, *stacktrace* and *resolved_by* (NUL, lone surrogates) is
+    escaped when the value is made.
+
+    Args:
+        subscription: whose.
+        event_id: which event.
+        type: the event's stored name.
+        data: its payload, as it is stored.
+        error: the last error's class and message.
+        stacktrace: where it was raised.
+        attempts: how often the event was tried in all.
+        first_failed_at: when it was put aside for the first time.
+        last_failed_at: when it was last.
+        status: "failed"; "retrying": somebody has taken it to try again; "resolved".
+        resolved_at: when it was resolved.
+        resolved_by: who did.
+        stream: the event's stream.
+        position: where the log has it; START: not known.
+
+    Raises:
+        ValueError: a time without a zone.
+    """
+
+    subscription: str
+    event_id: UUID
+    type: str
+    data: bytes
+    error: str
+    stacktrace: str | None = None
+    attempts: int
+    first_failed_at: datetime
+    last_failed_at: datetime
+    status: DeadLetterStatus = "failed"
+    resolved_at: datetime | None = None
+    resolved_by: str | None = None
+    stream: StreamName | None = None
+    position: int = START
+
+    def __post_init__(self) -> None:
+        for at in (self.first_failed_at, self.last_failed_at, self.resolved_at):
+            if at is not None and at.tzinfo is None:
+                raise ValueError(f"a dead letter's times have a zone, {at!r} has none")
+        for field in ("error", "stacktrace", "resolved_by"):
+            text = getattr(self, field)
+            if text is not None:
+                force_setattr(self, field, storable(text))
+
+
+class SaveDeadLetter(Struct, frozen=True):
+    """Store a dead letter in the append's transaction.
+
+    It replaces the one with the same key by its full value, whatever that was: the
+    event failed (again), and no decision about an earlier failure may hide that.
+    Whoever adds it again takes *first_failed_at* over from `DeadLetters.get`.
+    """
+
+    letter: DeadLetter
+
+
+class Lease(Struct, frozen=True):
+    """The right of *owner* to work under *name*, until it expires or is released.
+
+    Args:
+        name: what is leased, such as a subscription or one partition of it.
+        owner: who has it; unique for each worker.
+        token: grows with every acquisition, for ever: the later one is the right one.
+        until: when others may take it, by the clock of the store.
+    """
+
+    name: str
+    owner: str
+    token: int
+    until: datetime
+
+
+class Fence(Struct, frozen=True):
+    """Refuse the append, with a LeaseLostError, unless a lease is still ours.
+
+    The *token* decides, not the time: a paused worker whose lease was taken by another
+    has an old token, whatever its clock says; one whose lease has expired but was not
+    taken may still commit. A released lease is nobody's. Until the transaction ends,
+    nobody can acquire the lease.
+    """
+
+    name: str
+    token: int
+
+
+Also: TypeAlias = SaveCheckpoint | SaveSnapshot | SaveDeadLetter | Fence
+"""What an append can write or check beside events, in the same transaction."""
 
 
 class Append(Protocol[E]):
@@ -154,6 +251,7 @@ class Append(Protocol[E]):
         InvalidEventError: an event's fields do not fit.
         EventTypeNotFoundError: an event's class is not known to the store's codec.
         CheckpointError: a checkpoint in *also* is not where it should be.
+        LeaseLostError: a lease in *also* is somebody else's by now.
         StoreError: the store could not; nothing was written.
     """
 
@@ -247,6 +345,63 @@ class Snapshots:
     delete: Callable[[str], Awaitable[None]]
 
 
+class ListDeadLetters(Protocol):
+    """List dead letters, those that failed first (`first_failed_at`) first."""
+
+    async def __call__(
+        self,
+        subscription: str | None = None,
+        *,
+        status: DeadLetterStatus | None = None,
+        limit: int = 100,
+    ) -> tuple[DeadLetter, ...]:
+        """List up to *limit* of one subscription (None: all), in one status (all)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """Events that were put aside.
+
+    Args:
+        get: the letter of a subscription and an event id, or None.
+        list: several.
+        save: puts one aside, durably; see `SaveDeadLetter`.
+        update: `update(letter, was)` replaces *was* if it is still stored exactly so,
+            and tells whether it was: of two workers that take or resolve one letter,
+            one gets True; a failure that came in between stays. Both have one key.
+        delete: forgets a letter if it is still stored exactly so, and tells whether it
+            was.
+    """
+
+    get: Callable[[str, UUID], Awaitable[DeadLetter | None]]
+    list: ListDeadLetters
+    save: Callable[[SaveDeadLetter], Awaitable[None]]
+    update: Callable[[DeadLetter, DeadLetter], Awaitable[bool]]
+    delete: Callable[[DeadLetter], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """Who may work on what, of the workers that share the store.
+
+    All times are read from the store's clock, never the worker's. Safety comes from
+    the token (see `Fence`); the times only decide when others may take over.
+
+    Args:
+        acquire: `acquire(name, owner, ttl)` gives the lease, with a new token, if
+            nobody has it, it has expired, or *owner* itself has it (its earlier token
+            is lost then); None: somebody else has it.
+        renew: `renew(lease, ttl)` gives the lease with a new end, counted from now;
+            None: it is lost. One that has expired but was not taken is renewed.
+        release: gives it back before its end; no effect if it is lost.
+    """
+
+    acquire: Callable[[str, str, timedelta], Awaitable[Lease | None]]
+    renew: Callable[[Lease, timedelta], Awaitable[Lease | None]]
+    release: Callable[[Lease], Awaitable[None]]
+
+
 @dataclass(frozen=True)
 class EventStore(Generic[E]):
     """Everything a store does.
@@ -265,6 +420,8 @@ class EventStore(Generic[E]):
     changed: Changed
     checkpoints: Checkpoints
     snapshots: Snapshots
+    dead_letters: DeadLetters
+    leases: Leases
     verify: Callable[[], Awaitable[tuple[str, ...]]]
     close: Callable[[], Awaitable[None]]
 

@@ -27,9 +27,14 @@ OpenStore = Callable[..., Awaitable[EventStore[Any]]]
 BACK_ENDS = ("memory", "sqlite", "sqlite-memory", "postgresql", "postgresql-concurrent")
 
 
+def prefix_of(folder: Path) -> str:
+    """Give the prefix of the store of one folder, in a database that many share."""
+    return f"t{crc32(str(folder).encode()):08x}"
+
+
 def opener(back_end: str, folder: Path, url: str = "") -> OpenStore:
     """Give the function that opens a store of one kind; one folder is one store."""
-    prefix = f"t{crc32(str(folder).encode()):08x}"
+    prefix = prefix_of(folder)
 
     async def open_store(codec: Codec[Any] = CODEC, **options: Any) -> EventStore[Any]:
         match back_end:

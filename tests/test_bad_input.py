@@ -228,7 +228,7 @@ async def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
         db.execute("INSERT INTO evsrc_schema VALUES (99, 0)")
         db.commit()
     with pytest.raises(
-        SchemaError, match="schema version 99, this evsrc knows up to 1"
+        SchemaError, match="schema version 99, this evsrc knows up to 2"
     ):
         await sqlite_store(path, CODEC)
 

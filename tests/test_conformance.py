@@ -5,12 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from evsrc.core.errors import LeaseLostError
 from evsrc.core.expectation import ANY
-from evsrc.ports import Appended, EventStore, Page, Placed, Write
+from evsrc.ports import (
+    Appended,
+    DeadLetter,
+    EventStore,
+    Fence,
+    Page,
+    Placed,
+    SaveDeadLetter,
+    Write,
+)
 from evsrc.stores.memory import memory_store
 from evsrc.testing import CODEC, Check, store_checks
 from tests.conftest import OpenStore
@@ -162,6 +174,143 @@ def ignores_checkpoints_on_append(store: Store) -> Store:
     return replace(store, append=append)
 
 
+def ignores_fences(store: Store) -> Store:
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        kept = [change for change in also if not isinstance(change, Fence)]
+        return await store.append(*writes, also=kept)
+
+    return replace(store, append=append)
+
+
+def fences_by_time(store: Store) -> Store:
+    """Takes an expired lease for a lost one."""
+    ends: dict[str, Any] = {}
+    kept = store.leases
+
+    async def acquire(name: str, owner: str, ttl: Any) -> Any:
+        lease = await kept.acquire(name, owner, ttl)
+        ends[name] = lease.until if lease else ends.get(name)
+        return lease
+
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        for change in also:
+            end = ends.get(change.name) if isinstance(change, Fence) else None
+            if end is not None and datetime.now(UTC) >= end:
+                raise LeaseLostError(change.name, change.token, None)
+        return await store.append(*writes, also=also)
+
+    leases = replace(kept, acquire=acquire)
+    return replace(store, append=append, leases=leases)
+
+
+def parks_outside_the_append(store: Store) -> Store:
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        for change in also:
+            if isinstance(change, SaveDeadLetter):
+                await store.dead_letters.save(change)  # before it, and alone
+        return await store.append(*writes, also=also)
+
+    return replace(store, append=append)
+
+
+def refuses_the_whole_flight(store: Store) -> Store:
+    """One lost lease refuses the appends that came with it."""
+    lost: list[LeaseLostError] = []
+
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        await asyncio.sleep(0)
+        if lost and any(isinstance(change, Fence) for change in also):
+            raise lost.pop()
+        try:
+            return await store.append(*writes, also=also)
+        except LeaseLostError as error:
+            lost.append(error)
+            raise
+
+    return replace(store, append=append)
+
+
+def marks_letters_twice(store: Store) -> Store:
+    kept = store.dead_letters
+
+    async def update(letter: DeadLetter, was: DeadLetter) -> bool:
+        there = await kept.get(was.subscription, was.event_id) is not None
+        await asyncio.sleep(0)
+        if there:
+            await kept.save(SaveDeadLetter(letter))
+        return there
+
+    return replace(store, dead_letters=replace(kept, update=update))
+
+
+def deletes_new_failures(store: Store) -> Store:
+    kept = store.dead_letters
+
+    async def delete(letter: DeadLetter) -> bool:
+        now = await kept.get(letter.subscription, letter.event_id)
+        return now is not None and await kept.delete(now)
+
+    return replace(store, dead_letters=replace(kept, delete=delete))
+
+
+def lists_the_newest_first(store: Store) -> Store:
+    kept = store.dead_letters
+
+    async def newest(*asked: Any, **also: Any) -> Any:
+        return (await kept.list(*asked, **also))[::-1]
+
+    return replace(store, dead_letters=replace(kept, list=newest))
+
+
+def leases_to_everyone(store: Store) -> Store:
+    kept = store.leases
+
+    async def acquire(name: str, owner: str, ttl: Any) -> Any:
+        return await kept.acquire(name, "everyone", ttl)
+
+    return replace(store, leases=replace(kept, acquire=acquire))
+
+
+def starts_tokens_again(store: Store) -> Store:
+    """A released lease is forgotten, and its token with it."""
+    kept, released = store.leases, dict[str, int]()
+
+    async def acquire(name: str, owner: str, ttl: Any) -> Any:
+        lease = await kept.acquire(name, owner, ttl)
+        if lease is None:
+            return None
+        return structs.replace(lease, token=lease.token - released.get(name, 0))
+
+    async def release(lease: Any) -> None:
+        await kept.release(lease)
+        released[lease.name] = lease.token
+
+    return replace(store, leases=replace(kept, acquire=acquire, release=release))
+
+
+def releases_for_others(store: Store) -> Store:
+    kept, latest = store.leases, dict[str, Any]()
+
+    async def acquire(name: str, owner: str, ttl: Any) -> Any:
+        lease = await kept.acquire(name, owner, ttl)
+        latest[name] = lease or latest.get(name)
+        return lease
+
+    async def release(lease: Any) -> None:
+        await kept.release(latest[lease.name])
+
+    return replace(store, leases=replace(kept, acquire=acquire, release=release))
+
+
+def renews_lost_leases(store: Store) -> Store:
+    kept = store.leases
+
+    async def renew(lease: Any, ttl: Any) -> Any:
+        return await kept.renew(lease, ttl) or lease
+
+    return replace(store, leases=replace(kept, renew=renew))
+
+
 def replace_events(write: Write[Any], events: Any) -> Write[Any]:
     return Write(write.stream, events, write.expected)
 
@@ -181,6 +330,17 @@ def replace_events(write: Write[Any], events: Any) -> Write[Any]:
         takes_head_too_late,
         never_wakes,
         ignores_checkpoints_on_append,
+        ignores_fences,
+        fences_by_time,
+        parks_outside_the_append,
+        refuses_the_whole_flight,
+        marks_letters_twice,
+        deletes_new_failures,
+        lists_the_newest_first,
+        leases_to_everyone,
+        starts_tokens_again,
+        releases_for_others,
+        renews_lost_leases,
     ],
     ids=lambda broken: broken.__name__,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import gzip
 import lzma
@@ -15,18 +16,21 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from rich.console import Console
 
 import evsrc.cli
-from evsrc import fold, sqlite_store
+from evsrc import fold, postgresql_store, sqlite_store
 from evsrc.cli import main, models, show
 from evsrc.cli.build import Progress
 from evsrc.cli.log import CODEC
+from evsrc.ports import EventStore
 
 ROOT = Path(evsrc.__file__).parent.parent
 WEEK = ROOT / "evsrc" / "cli" / "data" / "flights-week.csv.xz"
@@ -89,8 +93,22 @@ def readings_in(output: str) -> list[tuple[str, int, int, int]]:
     ]
 
 
-def head(db: Path) -> int:
+Db = Path | str
+"""A file, or the DSN of a PostgreSQL database."""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def db(request, tmp_path) -> Db:
+    if request.param == "sqlite":
+        return tmp_path / "flights.db"
+    return request.getfixturevalue("evsrc_postgres_database")
+
+
+def head(db: Db) -> int:
     """Look at the log from outside; 0 if there is none yet."""
+    if isinstance(db, str):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, postgresql_head(db)).result()
     if not db.exists():
         return 0
     try:
@@ -102,7 +120,23 @@ def head(db: Path) -> int:
     return row[0] or 0
 
 
-def interrupt(arguments: Sequence[object], db: Path, at: int, how: int) -> int:
+async def postgresql_head(url: str) -> int:
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval("SELECT head FROM evsrc_log")
+    except asyncpg.UndefinedTableError:
+        return 0
+    finally:
+        await connection.close()
+
+
+async def opened(db: Db) -> EventStore[Any]:
+    if isinstance(db, str):
+        return await postgresql_store(db, CODEC)
+    return await sqlite_store(db, CODEC)
+
+
+def interrupt(arguments: Sequence[object], db: Db, at: int, how: int) -> int:
     """Start the demo, signal it when its log reaches *at*; give the exit code."""
     command = [*COMMAND, *map(str, arguments), "--db", str(db)]
     pause = threading.Event()
@@ -119,14 +153,14 @@ def interrupt(arguments: Sequence[object], db: Path, at: int, how: int) -> int:
     return process.returncode
 
 
-def kill_three_times(arguments: Sequence[object], db: Path, events: int) -> None:
+def kill_three_times(arguments: Sequence[object], db: Db, events: int) -> None:
     """Kill it on the way to *events*, each time after it recorded something new."""
     for share in (0, 1, 2):
         at = max(share * events // 4, head(db) + 1)
         assert interrupt(arguments, db, at, signal.SIGKILL) == -signal.SIGKILL
 
 
-def finish(arguments: Sequence[object], db: Path) -> tuple[str, int]:
+def finish(arguments: Sequence[object], db: Db) -> tuple[str, int]:
     """Run the demo to its end; give its output and its peak memory in MB."""
     command = [*COMMAND, *map(str, arguments), "--db", str(db)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -138,14 +172,14 @@ def finish(arguments: Sequence[object], db: Path) -> tuple[str, int]:
     return output, usage.ru_maxrss // 1024
 
 
-async def check_log(db: Path, flights: Path, output: str) -> None:
+async def check_log(db: Db, flights: Path, output: str) -> None:
     """Hold the log against the file, and the read models against the log."""
     first_run = readings_in(output)[: len(READ_MODELS)]
     totals, punctuality = models.totals.initial, models.punctuality.initial
     types: Counter[str] = Counter()
     new: Counter[str] = Counter()
     legs: set[str] = set()
-    async with await sqlite_store(db, CODEC) as store:
+    async with await opened(db) as store:
         position, end = 0, await store.head()
         while position < end:
             page = await store.read_all(after=position, limit=5000)
@@ -299,17 +333,15 @@ def test_what_became_of_a_flight_is_added(tmp_path, capsys) -> None:
     assert totals_in(output) == "scheduled=1 departed=1 arrived=1 cancelled=0"
 
 
-async def test_killed_three_times_it_ends_the_same(tmp_path) -> None:
+async def test_killed_three_times_it_ends_the_same(db) -> None:
     """After three kill -9 on the way the log and the read models are complete."""
-    db = tmp_path / "flights.db"
     kill_three_times((), db, events=24_000)
     output, _ = finish((), db)
     await check_log(db, WEEK, output)
 
 
-async def test_interrupted_by_hand_it_says_how_to_go_on(tmp_path) -> None:
+async def test_interrupted_by_hand_it_says_how_to_go_on(db) -> None:
     """Ctrl-C ends it without a traceback, and the next start goes on."""
-    db = tmp_path / "flights.db"
     assert interrupt((), db, 1, signal.SIGINT) == 130
     output, _ = finish((), db)
     await check_log(db, WEEK, output)
@@ -335,10 +367,10 @@ async def test_a_full_disk_is_said_and_survived(tmp_path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-async def test_the_year_killed_three_times(tmp_path) -> None:
+async def test_the_year_killed_three_times(db) -> None:
     """A year of flights ends with its totals, in bounded memory, whatever happens."""
     assert YEAR.is_file(), f"{YEAR} is missing: flights of 2013, beside the repository"
-    db, data = tmp_path / "flights.db", ("--data", YEAR)
+    data = ("--data", YEAR)
     kill_three_times(data, db, events=1_330_000)
     output, megabytes = finish(data, db)
     await check_log(db, YEAR, output)
@@ -349,9 +381,8 @@ async def test_the_year_killed_three_times(tmp_path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-async def test_the_year_in_one_go(tmp_path) -> None:
+async def test_the_year_in_one_go(db) -> None:
     """A year of flights is counted from the first to the last in bounded memory."""
-    db = tmp_path / "flights.db"
     output, megabytes = finish(("--data", YEAR), db)
     await check_log(db, YEAR, output)
     assert megabytes < 400
@@ -483,6 +514,16 @@ def test_a_bad_database_is_refused(tmp_path, capsys, name, content, message) -> 
     assert message in capsys.readouterr().err
     assert not db.exists() if content is None else db.read_bytes() == content
     assert len(list(tmp_path.iterdir())) == (content is not None)
+
+
+def test_a_server_that_is_not_there_is_said_without_the_password(capsys) -> None:
+    """A DSN is a place too; what is wrong with it is one sentence."""
+    place = "postgresql://me:hidden@127.0.0.1:1/flights"
+    assert main(["demo", "--db", place]) == 2
+    said = capsys.readouterr()
+    assert "127.0.0.1:1/flights cannot be reached" in said.err
+    assert "Traceback" not in said.err
+    assert "hidden" not in said.err + said.out
 
 
 def test_a_flight_recorded_otherwise_is_refused(tmp_path, capsys) -> None:

@@ -31,6 +31,7 @@ from evsrc import (
     InMemoryEventStore,
     InvalidEventError,
     OptimisticLockError,
+    PostgreSQLEventStore,
     ReadDirection,
     ReadOptions,
     SQLiteEventStore,
@@ -48,6 +49,7 @@ from evsrc import (
     list_registered_events,
     register_event,
 )
+from tests.conftest import prefix_of
 from tests.facade_domain import (
     REGISTRY,
     Account,
@@ -62,15 +64,19 @@ from tests.facade_domain import (
 )
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[EventStore]:
-    made: EventStore = (
-        InMemoryEventStore(event_registry=REGISTRY)
-        if request.param == "memory"
-        else SQLiteEventStore(str(tmp_path / "events.db"), REGISTRY)
-    )
+    made: EventStore
+    match request.param:
+        case "memory":
+            made = InMemoryEventStore(event_registry=REGISTRY)
+        case "sqlite":
+            made = SQLiteEventStore(str(tmp_path / "events.db"), REGISTRY)
+        case _:
+            url = request.getfixturevalue("shared_database")
+            made = PostgreSQLEventStore(url, REGISTRY, prefix=prefix_of(tmp_path))
     async with made:
         yield made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from uuid import UUID, uuid4
 
 import aiosqlite
 import pytest
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from evsrc import (
     AggregateRepository,
@@ -23,6 +25,8 @@ from evsrc import (
     InMemoryEventBus,
     InMemoryEventStore,
     LagMetrics,
+    PostgreSQLCheckpointRepository,
+    PostgreSQLEventStore,
     SQLiteCheckpointRepository,
     SQLiteEventStore,
     SubscriptionAlreadyExistsError,
@@ -125,24 +129,32 @@ class World:
         return account
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    if request.param == "memory":
-        store: EventStore = InMemoryEventStore(event_registry=REGISTRY)
-        made = World(store, InMemoryCheckpointRepository())
-        yield made
-    else:
-        connection = await aiosqlite.connect(tmp_path / "checkpoints.db")
-        store = SQLiteEventStore(str(tmp_path / "events.db"), REGISTRY)
-        made = World(store, SQLiteCheckpointRepository(connection))
+    async with AsyncExitStack() as closing:
+        store: EventStore
+        checkpoints: Any
+        match request.param:
+            case "memory":
+                store = InMemoryEventStore(event_registry=REGISTRY)
+                checkpoints = InMemoryCheckpointRepository()
+            case "sqlite":
+                connection = await aiosqlite.connect(tmp_path / "checkpoints.db")
+                closing.push_async_callback(connection.close)
+                store = SQLiteEventStore(str(tmp_path / "events.db"), REGISTRY)
+                checkpoints = SQLiteCheckpointRepository(connection)
+            case _:
+                url = request.getfixturevalue("evsrc_postgres_database")
+                engine = create_async_engine(url.replace("://", "+asyncpg://", 1))
+                closing.push_async_callback(engine.dispose)
+                store = PostgreSQLEventStore(async_sessionmaker(engine), REGISTRY)
+                checkpoints = PostgreSQLCheckpointRepository(engine)
+        made = World(store, checkpoints)
         yield made
         for manager in made.managers:
             await manager.stop()
-        await connection.close()
-    for manager in made.managers:
-        await manager.stop()
-    await made.bus.shutdown()
-    await store.close()
+        await made.bus.shutdown()
+        await store.close()
 
 
 # Bus.
@@ -320,6 +332,39 @@ async def test_sqlite_checkpoints_join_the_callers_transaction(tmp_path: Path) -
         await kept.save_position("a", 2, uuid4(), "x")
         await connection.rollback()
         assert await kept.get_position("a") == 1
+
+
+async def test_sqlite_checkpoints_outlive_a_rollback_of_their_first_use(
+    tmp_path: Path,
+) -> None:
+    """The table is there again after the transaction that made it was taken back."""
+    async with aiosqlite.connect(tmp_path / "app.db") as connection:
+        kept = SQLiteCheckpointRepository(connection)
+        await connection.execute("BEGIN")
+        await kept.save_position("a", 1, uuid4(), "x")
+        await connection.rollback()
+        assert await kept.get_position("a") is None
+        await kept.save_position("a", 2, uuid4(), "x")
+        assert await kept.get_position("a") == 2
+
+
+async def test_sqlite_checkpoints_saved_together_are_committed(tmp_path: Path) -> None:
+    """Two subscriptions that save at once on one connection leave nothing open."""
+    path = tmp_path / "app.db"
+    async with aiosqlite.connect(path) as connection, aiosqlite.connect(path) as other:
+        kept = SQLiteCheckpointRepository(connection)
+
+        async def save(name: str) -> None:
+            for position in range(1, 21):
+                await kept.save_position(name, position, uuid4(), "x")
+                if position % len(name) == 0:
+                    await asyncio.sleep(0)
+                seen = await there.get_position(name)
+                assert seen == position, "it was saved, but not committed"
+
+        there = SQLiteCheckpointRepository(other)
+        await asyncio.gather(*(save("a" * n) for n in range(1, 6)))
+        assert not connection.in_transaction
 
 
 async def test_checkpoints_may_be_in_the_file_before_the_events(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.test_docs import FENCE, ROOT, Session
 from tests.test_docs import session as session  # noqa: PLC0414 - a fixture
 
 GUIDE = ROOT.parent / "shared" / "spec" / "getting-started.md"
-STORES = ("memory", "sqlite-file", "sqlite-memory")
+STORES = ("memory", "sqlite-file", "sqlite-memory", "postgresql")
 VARIANTS = {"sqlite-file": "File-based", "sqlite-memory": "In-memory"}
 
 
@@ -68,7 +68,21 @@ def commented_store(step: str, store: str) -> tuple[str, str]:
     return imported, opening.partition("\n")[2].rstrip() + "\n"
 
 
-def with_store(store: str) -> list[str]:
+def commented_postgresql(step: str, url: str) -> str:
+    """Take the code for PostgreSQL that step 4 has in comments, with our server in it."""
+    _, comments = re.split(
+        r"^# Production: PostgreSQL store\n", step, flags=re.MULTILINE
+    )
+    code = ported(re.sub(r"^# ?", "", comments, flags=re.MULTILINE))
+    theirs = '"postgresql+asyncpg://user:pass@localhost/db"'
+    assert theirs in code
+    return code.replace(theirs, repr(url.replace("://", "+asyncpg://", 1)))
+
+
+CLOSE = "await event_store.close()\nawait engine.dispose()\n"
+
+
+def with_store(store: str, url: str) -> list[str]:
     """Give the steps as pieces to run one by one, on a store.
 
     In memory they are the guide's, untouched. On SQLite the store is open in a `with`,
@@ -78,21 +92,34 @@ def with_store(store: str) -> list[str]:
     code = steps()
     if store == "memory":
         return list(code.values())
-    imported, opening = commented_store(code[4], store)
     using = "".join(code[n] for n in range(5, 9))
     assert using.count("asyncio.run(main())") == 1
     using = using.replace("asyncio.run(main())", "await main()")
     imports = "from evsrc import AggregateRepository\n"
+    if store == "postgresql":
+        opening = commented_postgresql(code[4], url)
+        return [code[1], code[2], code[3], imports + opening + using + CLOSE]
+    imported, opening = commented_store(code[4], store)
     inside = imported + imports + opening + textwrap.indent(using, "    ")
     return [code[1], code[2], code[3], inside]
 
 
+def url_for(store: str, request: pytest.FixtureRequest) -> str:
+    if store != "postgresql":
+        return ""
+    url: str = request.getfixturevalue("evsrc_postgres_database")
+    return url
+
+
 @pytest.mark.parametrize("store", STORES)
-def test_the_steps_of_the_guide(store: str, session: Session) -> None:
+def test_the_steps_of_the_guide(
+    store: str, session: Session, request: pytest.FixtureRequest
+) -> None:
     """Steps 1 to 8 print what they should, the last right after `save`, unslept."""
     assert "sleep" not in "".join(steps().values())
     printed = "".join(
-        session.run(piece, f"guide, {store}") for piece in with_store(store)
+        session.run(piece, f"guide, {store}")
+        for piece in with_store(store, url_for(store, request))
     )
     created, status, reassigned, final, version, pending = printed.splitlines()
     task_id = re.fullmatch(r"Created task ([0-9a-f-]{36})", created)
@@ -114,10 +141,14 @@ def test_the_steps_of_the_guide(store: str, session: Session) -> None:
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_the_complete_example_of_the_guide(store: str, tmp_path: Path) -> None:
+def test_the_complete_example_of_the_guide(
+    store: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Run as a script it prints exactly what the guide shows, and complains of nothing."""
     source, output = complete_example()
-    if store != "memory":
+    if store == "postgresql":
+        source = on_postgresql(source, url_for(store, request))
+    elif store != "memory":
         source = on_sqlite(source, store)
     script = tmp_path / "example.py"
     script.write_text(source)
@@ -145,4 +176,15 @@ def on_sqlite(source: str, store: str) -> str:
     opened = opening.replace("    event_store = store\n", "")
     inside = textwrap.indent(opened, "    ") + textwrap.indent(body, "    ")
     head = head.replace("InMemoryEventStore,", "SQLiteEventStore,")
+    return head + inside + guard + end
+
+
+def on_postgresql(source: str, url: str) -> str:
+    """Open the PostgreSQL store instead of the one in memory, and close it at the end."""
+    opening = commented_postgresql(steps()[4], url) + "store = event_store\n"
+    head, made, rest = source.partition("    store = InMemoryEventStore()\n")
+    body, guard, end = rest.partition('\n\nif __name__ == "__main__":')
+    assert made
+    assert guard
+    inside = textwrap.indent(opening, "    ") + body + textwrap.indent(CLOSE, "    ")
     return head + inside + guard + end

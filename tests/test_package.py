@@ -53,8 +53,12 @@ def test_the_wheel_has_everything(wheel: Path) -> None:
         text=True,
         check=True,
     ).stdout.split()
-    names = set(zipfile.ZipFile(wheel).namelist())
+    archive = zipfile.ZipFile(wheel)
+    names = set(archive.namelist())
     assert set(tracked) <= names
+    (entries,) = (name for name in names if name.endswith("entry_points.txt"))
+    plugin = "[pytest11]\nevsrc = evsrc.testing.pytest_plugin"
+    assert plugin in archive.read(entries).decode()
     assert any(name.endswith("py.typed") for name in names)
     assert any("licenses/LICENSE" in name for name in names)
     assert not any(name.startswith(("tests", "docs")) for name in names)

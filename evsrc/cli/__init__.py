@@ -40,9 +40,9 @@ def _parser() -> ArgumentParser:
     )
     demo.add_argument(
         "--db",
-        type=Path,
         metavar="PATH",
-        help="keep the database here, and resume from it; default: a temporary file",
+        help="keep the database here, and resume from it: a file, or a DSN such as "
+        "postgresql://user@host/database; default: a temporary file",
     )
     demo.add_argument(
         "--aircraft",

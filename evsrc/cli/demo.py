@@ -26,6 +26,7 @@ from .rows import Data, DataError, check
 FAILED: Final = 1
 REFUSED: Final = 2
 INTERRUPTED: Final = 130
+_DSN: Final = ("postgresql://", "postgres://")
 _LARGEST_COMMIT: Final = (
     8000  # events; a chunk of rows, so that few pages are rewritten
 )
@@ -40,8 +41,8 @@ def run(arguments: Namespace) -> int:
     try:
         data = check(arguments.data)
         tailnum = _aircraft(data, arguments.aircraft)
-        with _logged(), _place(arguments.db) as path:
-            return asyncio.run(_demo(console, data, path, tailnum))
+        with _logged(), _place(arguments.db) as place:
+            return asyncio.run(_demo(console, data, place, tailnum))
     except (DataError, SchemaError, StoreUnavailableError) as error:
         return _say(f"{error}", REFUSED)
     except EvsrcError as error:
@@ -80,22 +81,26 @@ def _aircraft(data: Data, wanted: str | None) -> str | None:
 
 
 @contextmanager
-def _place(db: Path | None) -> Generator[Path, None, None]:
-    """Give the database's path; without one, a place that is gone afterwards."""
+def _place(db: str | None) -> Generator[str, None, None]:
+    """Give the database's place; without one, a file that is gone afterwards."""
     if db is not None:
-        yield db.absolute()
+        yield db if db.startswith(_DSN) else str(Path(db).absolute())
         return
     with tempfile.TemporaryDirectory(prefix="evsrc-demo-") as directory:
-        yield Path(directory) / "flights.db"
+        yield str(Path(directory) / "flights.db")
 
 
-async def _store(path: Path) -> Store:
-    return await sqlite_store(path, CODEC, largest_commit=_LARGEST_COMMIT)
+async def _store(place: str) -> Store:
+    if place.startswith(_DSN):
+        from ..stores.postgresql import postgresql_store  # noqa: PLC0415 - an extra
+
+        return await postgresql_store(place, CODEC, largest_commit=_LARGEST_COMMIT)
+    return await sqlite_store(place, CODEC, largest_commit=_LARGEST_COMMIT)
 
 
-async def _demo(console: Console, data: Data, path: Path, tailnum: str | None) -> int:
+async def _demo(console: Console, data: Data, place: str, tailnum: str | None) -> int:
     show.heading(console, f"{data.rows:,} flights of {data.path.name}")
-    async with await _store(path) as store:
+    async with await _store(place) as store:
         with show.progress(console) as on_progress:
             first = await build(store, data, on_progress)
         show.built(console, "first run", first)
@@ -105,9 +110,9 @@ async def _demo(console: Console, data: Data, path: Path, tailnum: str | None) -
         if tailnum is not None:
             show.history(console, tailnum, await history(store, tailnum))
         show.race(console, await race(store))
-    async with await _store(path) as store:
+    async with await _store(place) as store:
         second = await build(store, data, lambda _: None)
-    show.built(console, "second run, on the same file: resumes where it was", second)
+    show.built(console, "second run, same database: resumes where it was", second)
     return _ended(console, first, second)
 
 

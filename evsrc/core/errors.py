@@ -23,6 +23,11 @@ know an error as a builtin one, the builtin stays a second base.
     │   ├── SchemaError                a newer, older or foreign database
     │   └── CorruptionError            stored bytes changed or are missing
     ├── CheckpointError                a checkpoint is not where the caller said
+    ├── LeaseLostError                 somebody else has the lease by now
+    ├── SnapshotError                  an aggregate's snapshot cannot be made or used
+    │   ├── SnapshotNotFoundError
+    │   ├── SnapshotSchemaVersionError
+    │   └── SnapshotDeserializationError
     ├── SubscriptionError
     │   ├── SubscriptionConfigError    (ValueError)
     │   ├── SubscriptionStateError
@@ -211,6 +216,49 @@ class CheckpointError(EvsrcError):
         self.name = name
         self.expected = expected
         self.actual = actual
+
+
+class LeaseLostError(EvsrcError):
+    """A worker's lease is somebody else's by now, or released; nothing was written."""
+
+    def __init__(self, name: str, token: int, actual: int | None) -> None:
+        now = "nobody has it" if actual is None else f"token {actual} is valid"
+        super().__init__(f"lease {name!r} with token {token} is lost: {now}")
+        self.name = name
+        self.token = token
+        self.actual = actual
+
+
+class SnapshotError(EvsrcError):
+    """A snapshot of an aggregate cannot be made, or cannot be used."""
+
+    def __init__(self, aggregate_id: object, aggregate_type: str, problem: str) -> None:
+        super().__init__(f"snapshot of {aggregate_type} {aggregate_id}: {problem}")
+        self.aggregate_id = aggregate_id
+        self.aggregate_type = aggregate_type
+
+
+class SnapshotNotFoundError(SnapshotError):
+    """There is no snapshot."""
+
+    def __init__(self, aggregate_id: object, aggregate_type: str) -> None:
+        super().__init__(aggregate_id, aggregate_type, "there is none")
+
+
+class SnapshotSchemaVersionError(SnapshotError):
+    """A snapshot was made by a class with another `schema_version`."""
+
+    def __init__(
+        self, aggregate_id: object, aggregate_type: str, expected: int, actual: int
+    ) -> None:
+        problem = f"its schema version is {actual}, the class has {expected}"
+        super().__init__(aggregate_id, aggregate_type, problem)
+        self.expected = expected
+        self.actual = actual
+
+
+class SnapshotDeserializationError(SnapshotError):
+    """A snapshot's bytes changed, or its state cannot be read as the class's state."""
 
 
 class SubscriptionError(EvsrcError):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 from uuid import UUID
 
 from msgspec import Struct, structs
 
+from .tables import Execute, from_micros, on_connection, to_micros
+
 if TYPE_CHECKING:
     import aiosqlite
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class CheckpointData(Struct, frozen=True):
@@ -153,45 +153,30 @@ CREATE TABLE IF NOT EXISTS evsrc_projection_checkpoint (
   position         INTEGER
 )"""
 _NOTE: Final = """
-INSERT INTO evsrc_projection_checkpoint
+INSERT INTO evsrc_projection_checkpoint AS kept
   (name, last_event_id, last_event_type, processed_at, events_processed, position)
-VALUES (?, ?, ?, ?, 1, ?)
+VALUES (:name, :event_id, :event_type, :now, 1, :position)
 ON CONFLICT (name) DO UPDATE SET
   last_event_id = excluded.last_event_id,
   last_event_type = excluded.last_event_type,
   processed_at = excluded.processed_at,
-  events_processed = events_processed + 1,
-  position = coalesce(excluded.position, position)"""
+  events_processed = kept.events_processed + 1,
+  position = coalesce(excluded.position, kept.position)"""
 _SELECT: Final = """
 SELECT name, last_event_id, last_event_type, processed_at, events_processed, position
   FROM evsrc_projection_checkpoint ORDER BY name"""
+_FORGET: Final = "DELETE FROM evsrc_projection_checkpoint WHERE name = :name"
 
 
-class SQLiteCheckpointRepository(_Reports):
-    """Checkpoints in a table of an SQLite database that the caller has opened.
-
-    Inside a transaction of the caller they become part of it; otherwise each is
-    committed at once.
+class SQLCheckpointRepository(_Reports):
+    """Checkpoints in a table of a database.
 
     Args:
-        connection: the caller's; it stays the caller's to close.
+        execute: runs the statements.
     """
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
-        self._connection = connection
-        self._created = False
-
-    async def _run(self, statement: str, parameters: tuple[object, ...]) -> None:
-        joined = self._connection.in_transaction
-        await self._ensure_table()
-        await self._connection.execute(statement, parameters)
-        if not joined:
-            await self._connection.commit()
-
-    async def _ensure_table(self) -> None:
-        if not self._created:
-            await self._connection.execute(_CREATE)
-            self._created = True
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
 
     async def get_checkpoint(self, projection_name: str) -> UUID | None:
         """Give the id of the last handled event."""
@@ -218,13 +203,18 @@ class SQLiteCheckpointRepository(_Reports):
     async def _note(
         self, name: str, event_id: UUID, event_type: str, position: int | None
     ) -> None:
-        now = (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
-        await self._run(_NOTE, (name, str(event_id), event_type, now, position))
+        values = {
+            "name": name,
+            "event_id": str(event_id),
+            "event_type": event_type,
+            "now": to_micros(datetime.now(UTC)),
+            "position": position,
+        }
+        await self._execute(_NOTE, values)
 
     async def reset_checkpoint(self, projection_name: str) -> None:
         """Forget a checkpoint."""
-        statement = "DELETE FROM evsrc_projection_checkpoint WHERE name = ?"
-        await self._run(statement, (projection_name,))
+        await self._execute(_FORGET, {"name": projection_name})
 
     async def _find(self, name: str) -> CheckpointData | None:
         found = await self.get_all_checkpoints()
@@ -232,16 +222,30 @@ class SQLiteCheckpointRepository(_Reports):
 
     async def get_all_checkpoints(self) -> list[CheckpointData]:
         """Give all checkpoints, by name."""
-        await self._ensure_table()
-        rows = await self._connection.execute_fetchall(_SELECT)
         return [
             CheckpointData(
                 name,
                 None if event_id is None else UUID(event_id),
                 event_type,
-                None if at is None else _EPOCH + timedelta(microseconds=at),
+                None if at is None else from_micros(at),
                 processed,
                 position,
             )
-            for name, event_id, event_type, at, processed, position in rows
+            for name, event_id, event_type, at, processed, position in (
+                await self._execute(_SELECT, {})
+            ).rows
         ]
+
+
+class SQLiteCheckpointRepository(SQLCheckpointRepository):
+    """Checkpoints in a table of an SQLite database that the caller has opened.
+
+    Inside a transaction of the caller they become part of it; otherwise each is
+    committed at once.
+
+    Args:
+        connection: the caller's; it stays the caller's to close.
+    """
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        super().__init__(on_connection(connection, _CREATE))

@@ -10,13 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from ..core.errors import EvsrcError, StoreClosedError
 from ..core.event import StreamName
 from ..core.expectation import Expected
-from ..ports import Also, Appended, Conflict
+from ..ports import Appended, Conflict
 
 
 class Row(NamedTuple):
@@ -39,10 +39,10 @@ class EncodedWrite:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One append, and what is written with it."""
+    """One append, and what is written with it, as the store's writer takes it."""
 
     writes: tuple[EncodedWrite, ...]
-    also: Sequence[Also]
+    also: Sequence[Any]
     events: int
 
 

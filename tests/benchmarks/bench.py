@@ -77,6 +77,11 @@ class Bench:
             self._prepared[key] = dsn
         return self._prepared[key]
 
+    def start(self) -> float:
+        """Tell the time when one long measurement begins."""
+        _settle()
+        return self.clock()
+
     async def rate(self, step: Callable[[], Awaitable[int]]) -> float:
         """Repeat *step*, which gives how many it did, and give how many a second."""
         await step()

@@ -351,7 +351,7 @@ async def _read_log(bench: Bench, store: Any) -> float:
         seen += event.amount is not None
 
     options, after, more = FeedReadOptions(limit=PAGE), None, True
-    began = bench.clock()
+    began = bench.start()
     while more:
         more = False
         async for envelope in store.read_all(after, options):
@@ -395,7 +395,7 @@ async def _catch_up(bench: Bench, store: Any, engine: Any) -> float:
     await checkpoints.reset_checkpoint("catch-up")
     manager = SubscriptionManager(store, InMemoryEventBus(), checkpoints)
     await manager.subscribe(counts, create_catch_up_config(PAGE), "catch-up")
-    began = bench.clock()
+    began = bench.start()
     await manager.start()
     await counts.done.wait()
     await manager.stop()

@@ -285,7 +285,7 @@ def _read_log(bench: Bench, application: Accounts) -> float:
 
     recorder, decode = application.recorder, application.mapper.to_domain_event
     after: int | None = None
-    began = bench.clock()
+    began = bench.start()
     while True:
         page = recorder.select_notifications(after, PAGE, inclusive_of_start=False)
         for notification in page:

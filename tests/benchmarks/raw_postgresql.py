@@ -147,7 +147,7 @@ async def _pages(bench: Bench, *, save: bool) -> float:
     async with _open(await bench.prepared_database("raw-log", build)) as db:
         select = await db.prepare(_PAGE)
         update = await db.prepare("UPDATE checkpoint SET position = $1")
-        began = bench.clock()
+        began = bench.start()
         while rows := await select.fetch(after, PAGE):
             for _, kind, data in rows:
                 await handle(_decoders[kind](data))

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,14 +20,17 @@ from evsrc import (
     NO_STREAM,
     Appended,
     CorruptionError,
+    DeadLetter,
     EvsrcError,
+    Fence,
+    LeaseLostError,
     Metadata,
     NewEvent,
     Query,
     StreamName,
     Write,
 )
-from evsrc.ports import EventStore, SaveCheckpoint
+from evsrc.ports import EventStore, SaveCheckpoint, SaveDeadLetter
 from evsrc.stores.sqlite import sqlite_store
 from evsrc.testing import CODEC, Fact, Note
 
@@ -34,6 +38,7 @@ WRITER = Path(__file__).with_name("writer_process.py")
 KILLS = 50
 CORRUPTIONS = 1000
 STREAMS = 30
+LETTERS = 20
 
 
 def run_and_kill(database: Path, seed: int, after: int) -> list[list[str]]:
@@ -119,7 +124,25 @@ async def fill(store: EventStore[Any]) -> dict[str, Any]:
         events.append(NewEvent(Note(f"note {n}"), uuid4()))
         await store.append(Write(StreamName("rot", str(n)), events, NO_STREAM))
     await store.checkpoints.save(SaveCheckpoint("reader", 17))
+    for n in range(LETTERS):
+        await store.dead_letters.save(SaveDeadLetter(letter(n)))
+        await store.leases.acquire(f"lease {n}", f"owner {n}", timedelta(days=999))
     return await read_everything(store)
+
+
+def letter(n: int) -> DeadLetter:
+    return DeadLetter(
+        subscription="reader",
+        event_id=UUID(int=n),
+        type="fact",
+        data=b'{"n":%d}' % n * 9,
+        error=f"ValueError: {n}",
+        stacktrace="line\n" * n,
+        attempts=n,
+        first_failed_at=datetime.fromtimestamp(n, UTC),
+        last_failed_at=datetime.fromtimestamp(2 * n, UTC),
+        position=n,
+    )
 
 
 async def read_everything(store: EventStore[Any]) -> dict[str, Any]:
@@ -140,6 +163,10 @@ async def read_everything(store: EventStore[Any]) -> dict[str, Any]:
         truth[f"load {n}"] = tuple((await store.load_events(stream)).events)
         page = await store.read_stream(stream, backward=True)
         truth[f"read {n}"] = [(r.event, r.id, r.version) for r in page.events]
+    truth["letters"] = await store.dead_letters.list()
+    for n in range(LETTERS):
+        theirs = await store.leases.acquire(f"lease {n}", "thief", timedelta(0))
+        truth[f"lease {n}"] = theirs, await is_valid(store, Fence(f"lease {n}", 1))
     return truth
 
 
@@ -165,12 +192,21 @@ async def test_a8_changed_bytes_are_noticed(tmp_path: Path) -> None:
     assert counts["raised"] + counts["reported"] > CORRUPTIONS // 2
 
 
+async def is_valid(store: EventStore[Any], fence: Fence) -> bool:
+    try:
+        await store.append(also=[fence])
+    except LeaseLostError:
+        return False
+    return True
+
+
 def rows_of(path: Path) -> list[list[Any]]:
     """Give every row of every table, without evsrc."""
     with closing(sqlite3.connect(path)) as db:
-        tables = db.execute("SELECT name, sql FROM sqlite_master ORDER BY name")
-        names = [name for name, made in tables if made and "CREATE TABLE" in made]
-        return [db.execute(f"SELECT * FROM {name}").fetchall() for name in names]
+        tables = db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+        ).fetchall()
+        return [db.execute(f"SELECT * FROM {name}").fetchall() for (name,) in tables]
 
 
 async def outcome_of(damaged: bytes, folder: Path, truth: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import asyncpg
@@ -22,6 +22,7 @@ Db: TypeAlias = Any
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
+_LAST_MOMENT: Final = 2.0
 
 
 class Server:
@@ -51,8 +52,10 @@ class Server:
         self.end = end
         self.closed = False
 
-    async def run(self, work: Callable[[Db], Awaitable[T]]) -> T:
-        """Run *work*, which may be repeated, and repeat it if the connection is lost.
+    async def run(
+        self, work: Callable[[Db], Awaitable[T]], *, repeat: bool = True
+    ) -> T:
+        """Run *work*; if the connection is lost, again (*repeat*: also after it began).
 
         Raises:
             StoreUnavailableError: the server stayed away for longer than *patience*.
@@ -63,11 +66,14 @@ class Server:
         while True:
             if self.closed:
                 raise StoreClosedError(self.where)
+            begun = False
             try:
                 async with self.lend() as db:
+                    begun = True
                     return await work(db)
             except Exception as error:
-                if self.closed or not may_be_repeated(error) or not await again.pause():
+                final = self.closed or (begun and not repeat)
+                if final or not may_be_repeated(error) or not await again.pause():
                     raise self.translated(error) from error
 
     def translated(self, error: Exception) -> BaseException:
@@ -122,6 +128,15 @@ async def open_pool(
         raise translated(error, place_of(dsn)) from error
 
 
+async def close_pool(pool: asyncpg.Pool[Any]) -> None:
+    """Close a pool; what its connections are still doing is ended after a moment."""
+    try:
+        async with asyncio.timeout(_LAST_MOMENT):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
 def lend_from_pool(
     pool: asyncpg.Pool[Any], timeout: float
 ) -> Callable[[], AbstractAsyncContextManager[Db]]:
@@ -146,7 +161,8 @@ def lend_from_pool(
             yield db
         except BaseException as error:
             if connection_is_lost(error):
-                db.terminate()
+                with suppress(asyncpg.InterfaceError):  # closed, so no longer lent
+                    db.terminate()
             raise
         finally:
             await pool.release(db)

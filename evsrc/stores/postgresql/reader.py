@@ -6,23 +6,26 @@ head is the watermark, taken before the page: nothing at or below it can still a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Generic, TypeAlias
 from uuid import UUID
 
 from ...core.codec import Codec, Envelope, opaque_codec
-from ...core.errors import CorruptionError
+from ...core.errors import CorruptionError, StoreError
 from ...core.event import E, Recorded, StreamName
 from ...core.expectation import AnyQuery, Query
 from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
 from .checks import crcs, number_crc, seals, snapshot_crc, stream_salt, type_salt
 from .connections import Db, Server
+from .records import Records
 from .schema import Names
 
 EventRow: TypeAlias = Any
 """position, category, stream_id, version, type, id, at, meta, data, crc, seal."""
 
+_log: Final = logging.getLogger("evsrc")
 _WINDOW: Final = 100_000
 _MOST_STREAMS: Final = 50_000
 _LAST: Final = 2**62
@@ -48,6 +51,7 @@ class Reader(Generic[E]):
         self.types: dict[str, str] = {}
         self.salts: dict[str, int] = {}
         self.streams: dict[tuple[str, str], tuple[StreamName, int]] = {}
+        self.records = Records(server, names)
         self._names = names
         self._sql: dict[str, str] = {}
 
@@ -130,9 +134,12 @@ class Reader(Generic[E]):
             )
         end = after + _WINDOW
         if self.replica is not None and limit > 0:
-            page = await self._page(query, after, end, limit, None, self.replica)
-            if page.reached < page.head:  # whole: what follows cannot be missing in it
-                return page
+            try:
+                page = await self._page(query, after, end, limit, None, self.replica)
+                if page.reached < page.head:  # whole: nothing can be missing in it
+                    return page
+            except StoreError as error:
+                _log.warning("the replica cannot be read: %s", error)
         return await self._page(query, after, end, limit, None)
 
     async def _page(
@@ -294,6 +301,7 @@ class Reader(Generic[E]):
             self._verify_streams,
             self._verify_checkpoints,
             self._verify_snapshots,
+            self._verify_records,
             self._verify_log,
         ):
             try:
@@ -322,6 +330,10 @@ class Reader(Generic[E]):
             for name, *stored, crc in await self._fetch("snapshots")
             if crc != snapshot_crc(name, *stored)
         ]
+
+    async def _verify_records(self) -> list[str]:
+        await self.records.verify()
+        return []
 
     async def _verify_log(self) -> list[str]:
         undecoded = Reader(

@@ -18,6 +18,7 @@ _IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 _OBJECT: Final = re.compile(r"@(@?)evsrc(_\w+)")
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _SQL: Final = Path(__file__).parent / "sql"
+_APPLIED: Final = "\nINSERT INTO @evsrc_schema (version) VALUES (%d);\n"
 _MIGRATING: Final = 7702  # the class of the advisory lock that migrations take
 
 
@@ -91,8 +92,7 @@ def migration_sql(
     if ordering not in get_args(Ordering):
         raise ValueError(f"ordering is serial or concurrent, not {ordering!r}")
     scripts = [
-        names.fill(script.replace("@ordering", ordering))
-        + f"\nINSERT INTO {names.qualified('schema')} (version) VALUES ({version});\n"
+        names.fill(script.replace("@ordering", ordering) + _APPLIED % version)
         for version, script in migrations().items()
         if version > after
     ]
@@ -122,7 +122,7 @@ async def recognise(db: Connection[Any], names: Names) -> int:
                 "table of evsrc; choose another schema or prefix"
             )
         return 0
-    version = await db.fetchval(f"SELECT max(version) FROM {table}")
+    version = await db.fetchval(names.sql("schema_version"))
     newest = max(migrations())
     if not isinstance(version, int) or version > newest:
         raise SchemaError(
@@ -166,7 +166,7 @@ async def check(db: Connection[Any], names: Names, ordering: Ordering) -> None:
             f"store {names} {state}, this evsrc needs {newest}; open it with "
             "migrate=True, or run the SQL that migration_sql() gives"
         )
-    found = await db.fetchval(f"SELECT ordering FROM {names.qualified('log')}")
+    found = await db.fetchval(names.sql("ordering"))
     if found != ordering:
         raise SchemaError(
             f"store {names} has {found} ordering, it was opened with {ordering}"

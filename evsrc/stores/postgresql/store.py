@@ -35,6 +35,7 @@ from ..wakeup import Wakeup
 from .connections import (
     Db,
     Server,
+    close_pool,
     lend_from_pool,
     lend_from_sessions,
     lend_within,
@@ -45,11 +46,13 @@ from .notices import Notices
 from .reader import Reader
 from .schema import Names, Ordering, check
 from .schema import migrate as migrate_schema
-from .writer import Writer
+from .writer import Writer, packed_change
 
 Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
 """A DSN, an asyncpg pool, or SQLAlchemy's `async_sessionmaker` over asyncpg."""
 
+_FEWEST: Final = 2
+_TOO_SMALL: Final = "a {} of {} is too small: one connection is kept for notices"
 _encode_metadata: Final = msgspec.json.Encoder(enc_hook=enc_hook).encode
 
 
@@ -60,9 +63,11 @@ class PostgreSQLStore(EventStore[E]):
     `within(connection)` gives the same store on a connection in which a transaction is
     open: an asyncpg connection, or a SQLAlchemy session or connection on asyncpg. What
     it appends is there when the caller commits, and gone if he rolls back; it reads
-    what the transaction has written. The append keeps other appends waiting until the
-    transaction ends (serial ordering): let it be the last thing the transaction does.
-    An append that raises leaves the transaction unusable.
+    what the transaction has written (with concurrent ordering in streams only: the log
+    ends where it is final). The append keeps other appends waiting until the
+    transaction ends (serial ordering), or readers of the log (concurrent): let it be
+    the last thing the transaction does. An append that raises leaves the transaction
+    unusable.
     """
 
     within: Callable[[Any], EventStore[E]]
@@ -77,7 +82,8 @@ class _Encoder(Generic[E]):
 
     def job(self, writes: Sequence[Write[E]], also: Sequence[Also]) -> Job:
         encoded = tuple(self.encoded(write) for write in writes)
-        return Job(encoded, also, sum(len(write.rows) for write in encoded))
+        changes = tuple(map(packed_change, also))
+        return Job(encoded, changes, sum(len(write.rows) for write in encoded))
 
     def encoded(self, write: Write[E]) -> EncodedWrite:
         encode = self.codec.encode
@@ -118,7 +124,7 @@ class _Appending(Generic[E]):
         return await self.commits.submit(self.encoder.job(writes, also))
 
     async def save(self, change: Also) -> None:
-        await self.commits.submit(Job((), (change,), 0))
+        await self.commits.submit(self.encoder.job((), (change,)))
 
     async def commit(self, jobs: Sequence[Job]) -> Sequence[Any]:
         verdicts = await self.writer.commit(jobs)
@@ -173,7 +179,8 @@ async def postgresql_store(
     Args:
         source: a DSN such as "postgresql://user@host/database" (the store opens and
             closes its own pool), an asyncpg pool, or a SQLAlchemy `async_sessionmaker`
-            on postgresql+asyncpg (neither is ever closed here).
+            on postgresql+asyncpg (neither is ever closed here). Two connections at
+            least; one of them is kept for notices.
         codec: how events are named, checked, written and read.
         schema: where the store's tables are; created if it is missing.
         prefix: what their names begin with; stores of different schema or prefix do not
@@ -204,6 +211,8 @@ async def postgresql_store(
         ValueError: an argument that means nothing.
     """
     _check(ordering, largest_commit, replica)
+    if max_connections < _FEWEST:
+        raise ValueError(_TOO_SMALL.format("max_connections", max_connections))
     concurrent = ordering == "concurrent"
     names = Names(schema, prefix)
     seconds = timeout.total_seconds(), patience.total_seconds()
@@ -222,7 +231,7 @@ async def postgresql_store(
         await server.run(prepare)
         copy = None
         if replica is not None:
-            copy = await _server(replica, seconds, options)
+            copy = await _server(replica, (seconds[0], 0), options)
             opening.push_async_callback(copy.close)
         reader = Reader(server, names, codec, concurrent=concurrent, replica=copy)
         wakeup = Wakeup()
@@ -251,6 +260,8 @@ async def postgresql_store(
         changed=appending.changed,
         checkpoints=_checkpoints(reader, server, names, appending.save),
         snapshots=_snapshots(reader, server, names, appending.save),
+        dead_letters=reader.records.dead_letters(appending.save),
+        leases=reader.records.leases(),
         verify=reader.verify,
         close=close,
         within=within,
@@ -279,8 +290,7 @@ def _within(
         lend_within(transaction), outside.where, timeout=outside.timeout, patience=0
     )
     writer = Writer(server, names, concurrent=outer.concurrent, lossy=outer.lossy)
-    # what the transaction wrote is not final for others, but it is for itself
-    reader = Reader(server, names, encoder.codec, concurrent=False)
+    reader = Reader(server, names, encoder.codec, concurrent=outer.concurrent)
 
     async def commit(job: Job) -> Appended | Conflict:
         async with server.lend() as db:
@@ -300,7 +310,7 @@ def _within(
         return await commit(encoder.job(writes, also))
 
     async def save(change: Also) -> None:
-        await commit(Job((), (change,), 0))
+        await commit(encoder.job((), (change,)))
 
     async def changed(*_: object, **__: object) -> None:
         raise StoreUnavailableError("a transaction has nothing to wait for; commit it")
@@ -318,6 +328,8 @@ def _within(
         changed=changed,
         checkpoints=_checkpoints(reader, server, names, save),
         snapshots=_snapshots(reader, server, names, save),
+        dead_letters=reader.records.dead_letters(save),
+        leases=reader.records.leases(),
         verify=reader.verify,
         close=close,
     )
@@ -330,9 +342,17 @@ async def _server(
     lend: Callable[[], AbstractAsyncContextManager[Db]]
     if isinstance(source, str):
         pool = await open_pool(source, options[0], timeout, options[1])
-        lend, where, end = lend_from_pool(pool, timeout), place_of(source), pool.close
-        return Server(lend, where, timeout=timeout, patience=patience, end=end)
+        lend, where = lend_from_pool(pool, timeout), place_of(source)
+        return Server(
+            lend,
+            where,
+            timeout=timeout,
+            patience=patience,
+            end=lambda: close_pool(pool),
+        )
     if isinstance(source, asyncpg.Pool):
+        if source.get_max_size() < _FEWEST:
+            raise ValueError(_TOO_SMALL.format("pool", source.get_max_size()))
         lend = lend_from_pool(source, timeout)  # pyright: ignore[reportUnknownArgumentType]
         where = "the pool's database"
     elif callable(source):

@@ -6,9 +6,9 @@ events that are there already, by their ids, are a success.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -19,13 +19,25 @@ from ...core.errors import (
     CheckpointError,
     DuplicateEventError,
     EvsrcError,
+    LeaseLostError,
     StoreClosedError,
 )
 from ...core.event import StreamName
 from ...core.expectation import Expect, Expected
 from ...core.snapshot import Snapshot
-from ...ports import Appended, Conflict, Placed, SaveCheckpoint, SaveSnapshot
+from ...ports import (
+    START,
+    Also,
+    Appended,
+    Conflict,
+    Fence,
+    Placed,
+    SaveCheckpoint,
+    SaveDeadLetter,
+    SaveSnapshot,
+)
 from ..commits import Job, Verdict
+from ..rows import LETTER, pack_letter, row_crc
 from .checks import (
     content_sum,
     number_crc,
@@ -35,13 +47,20 @@ from .checks import (
     type_salt,
 )
 from .connections import Again, Db, Server
-from .errors import concerns_one_job, may_be_repeated
+from .errors import concerns_one_job, is_an_answer, may_be_repeated
 from .schema import Names
 
 _EXPECTED: Final = {Expect.ANY: -1, Expect.NO_STREAM: 0, Expect.STREAM_EXISTS: -2}
-_APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CHECKPOINT = range(5)
+_APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CHECKPOINT, _LEASE = range(6)
 _RACES: Final = 50
 _encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class _Sent:
+    """Whether a job may have been carried out by a call whose answer never came."""
+
+    unanswered: bool = False
 
 
 class Writer:
@@ -64,22 +83,23 @@ class Writer:
             StoreError: none of them was written, or (AppendOutcomeUnknownError) it
                 cannot be told whether they were.
         """
+        first = _Sent()
         try:
-            return await self._send(jobs, careful=False)
+            return await self._send(jobs, first, careful=False)
         except Exception as error:
             if not concerns_one_job(error):
-                raise self.server.translated(error) from error
+                raise
         verdicts: list[Verdict] = []
         for job in jobs:
-            verdicts += await self.commit_alone(job)
+            verdicts += await self._commit_alone(job, _Sent(first.unanswered))
         return verdicts
 
-    async def commit_alone(self, job: Job) -> list[Verdict]:
+    async def _commit_alone(self, job: Job, sent: _Sent) -> list[Verdict]:
         """Judge and write one job, looking first whether its events are there."""
         races = 0
         while True:
             try:
-                return await self._send([job], careful=True)
+                return await self._send([job], sent, careful=True)
             except EvsrcError as error:
                 return [error]
             except asyncpg.PostgresError as error:
@@ -92,10 +112,11 @@ class Writer:
                 translated.__cause__ = error
                 return [translated]
 
-    async def _send(self, jobs: Sequence[Job], *, careful: bool) -> list[Verdict]:
+    async def _send(
+        self, jobs: Sequence[Job], sent: _Sent, *, careful: bool
+    ) -> list[Verdict]:
         arguments = self.arguments(jobs)
         again = Again(self.server.patience)
-        sent = False
         while True:
             sending = False
             try:
@@ -103,15 +124,17 @@ class Writer:
                     sending = True
                     return await self.call(db, jobs, arguments, careful=careful)
             except Exception as error:
-                if not may_be_repeated(error):
+                sent.unanswered |= sending and not is_an_answer(error)
+                if may_be_repeated(error):
+                    if not self.server.closed and await again.pause():
+                        continue
+                elif concerns_one_job(error):
                     raise
-                sent |= sending
-                if self.server.closed or not await again.pause():
-                    if sent:
-                        raise AppendOutcomeUnknownError(self.server.where) from error
-                    if self.server.closed:
-                        raise StoreClosedError(self.server.where) from error
-                    raise self.server.translated(error) from error
+                if sent.unanswered:
+                    raise AppendOutcomeUnknownError(self.server.where) from error
+                if self.server.closed:
+                    raise StoreClosedError(self.server.where) from error
+                raise self.server.translated(error) from error
 
     async def call(
         self, db: Db, jobs: Sequence[Job], arguments: Sequence[Any], *, careful: bool
@@ -146,7 +169,9 @@ class Writer:
                 sums = content_sum(salt, known, data), rest_sum(id.bytes, meta)
                 events.append((w, id, type, meta, data, *sums))
         also = [
-            _change(j, change) for j, job in enumerate(jobs, 1) for change in job.also
+            {"job": j, **change.packed}
+            for j, job in enumerate(jobs, 1)
+            for change in cast("Sequence[Change]", job.also)
         ]
         return (
             len(jobs),
@@ -165,28 +190,51 @@ def _number(expected: Expected) -> int:
     return expected if isinstance(expected, int) else _EXPECTED[expected]
 
 
-def _change(job: int, change: SaveCheckpoint | SaveSnapshot) -> dict[str, Any]:
+class Change(NamedTuple):
+    """What is written beside events, as it is sent."""
+
+    also: Also
+    packed: dict[str, Any]
+
+
+def packed_change(change: Also) -> Change:
+    """Pack a change for the function.
+
+    A checkpoint carries a number of its own, so that an append that is sent again
+    recognises what it has done itself.
+
+    Raises:
+        ValueError: a text in it cannot be stored.
+    """
+    kind, name, more = _packed(change)
+    row = more.pop("row", None)
+    packed = {"kind": kind, "name": name, **more, "row": row}
+    if b"\\u0000" in _encode(packed):  # also sees to lone surrogates
+        raise ValueError(f"a {kind} holds a NUL, which cannot be stored: {name!r}")
+    return Change(change, packed)
+
+
+def _packed(change: Also) -> tuple[str, str, dict[str, Any]]:
     match change:
         case SaveCheckpoint(name, position, after):
-            return {
-                "job": job,
-                "kind": "checkpoint",
-                "name": name,
-                "position": position,
-                "after": after,
-                "crc": number_crc(name, position),
-                "writer": uuid4(),
-            }
+            more = {"position": position, "crc": number_crc(name, position)}
+            return "checkpoint", name, {"after": after, "writer": uuid4(), "row": more}
         case SaveSnapshot(name, Snapshot(state, version, schema)):
-            return {
-                "job": job,
-                "kind": "snapshot",
-                "name": name,
-                "version": version,
-                "schema": schema,
-                "state": base64.b64encode(state).decode(),
-                "crc": snapshot_crc(name, version, schema, state),
+            crc = snapshot_crc(name, version, schema, state)
+            told = {"version": version, "schema": schema, "crc": crc}
+            return "snapshot", name, {"row": told | {"state": f"\\x{state.hex()}"}}
+        case SaveDeadLetter(letter):
+            values = pack_letter(letter)
+            columns = zip(LETTER, (*values, row_crc(values)), strict=True)
+            row: dict[str, Any] = dict(columns)
+            row = {
+                **row,
+                "event_id": letter.event_id,
+                "data": f"\\x{letter.data.hex()}",
             }
+            return "dead letter", letter.subscription, {"row": row}
+        case Fence(name, token):
+            return "fence", name, {"token": token}
 
 
 def _verdicts(jobs: Sequence[Job], row: Any) -> list[Verdict]:
@@ -195,33 +243,44 @@ def _verdicts(jobs: Sequence[Job], row: Any) -> list[Verdict]:
     for job, status, about, told in zip(
         jobs, row["status"], row["about"], row["told"], strict=True
     ):
-        where = [
+        where = tuple(
             Placed(write.stream, *place)
             for write, place in zip(job.writes, placed, strict=False)
-        ]
-        match status:
-            case 0 | 2:
-                verdicts.append(Appended(tuple(where), repeated=status == _REPEATED))
-            case _:
-                verdicts.append(_refusal(jobs, job, status, about, told))
+        )
+        if status in (_APPENDED, _REPEATED):
+            verdicts.append(Appended(where, repeated=status == _REPEATED))
+        else:
+            verdicts.append(_refusal(jobs, job, status, about, told))
     return verdicts
 
 
 def _refusal(
-    jobs: Sequence[Job], job: Job, status: int, about: int | None, told: str
+    jobs: Sequence[Job], job: Job, status: int, about: int | None, told: str | None
 ) -> Verdict:
-    if status == _CONFLICT and about is not None:
+    if status == _CONFLICT and about and told:
         writes = [write for each in jobs for write in each.writes]
         write = writes[about - 1]
         return Conflict(write.stream, write.expected, int(told))
-    if status == _DUPLICATE:
+    if status == _DUPLICATE and told:
         return DuplicateEventError(told, _stream_of(job, UUID(told)))
-    change = next(
-        each
-        for each in job.also
-        if isinstance(each, SaveCheckpoint) and each.after not in (None, int(told))
-    )
-    return CheckpointError(change.name, change.after or 0, int(told))
+    return _refused_change([change.also for change in job.also], status, told)
+
+
+def _refused_change(
+    also: Sequence[Also], status: int, told: str | None
+) -> CheckpointError | LeaseLostError:
+    actual = None if told is None else int(told)
+    for change in also:
+        match change:
+            case SaveCheckpoint(name, _, int(after)) if (
+                status == _CHECKPOINT and after != actual
+            ):
+                return CheckpointError(name, after, actual or START)
+            case Fence(name, token) if status == _LEASE and token != actual:
+                return LeaseLostError(name, token, actual)
+            case _:
+                pass
+    raise AssertionError(f"status {status} without a change that explains it")
 
 
 def _stream_of(job: Job, id: UUID) -> StreamName:

@@ -23,7 +23,7 @@ import msgspec
 
 from ...core.codec import Codec, enc_hook
 from ...core.errors import EvsrcError, InvalidEventError, StoreClosedError
-from ...core.event import E, NewEvent, Recorded, StreamName
+from ...core.event import NO_METADATA, E, NewEvent, Recorded, StreamName
 from ...core.expectation import ALL, AnyQuery
 from ...core.snapshot import Snapshot
 from ...ports import (
@@ -42,9 +42,10 @@ from ...ports import (
 from ..wakeup import Wakeup
 from .errors import translated
 from .reader import Reader
+from .records import dead_letters, leases
 from .schema import migrate, recognise
 from .sql import sql
-from .writer import EncodedWrite, Job, Row, Verdict, Writer
+from .writer import EncodedWrite, Job, Verdict, Writer
 
 T = TypeVar("T")
 
@@ -212,16 +213,19 @@ class _Store(Generic[E]):
         self, *writes: Write[E], also: Sequence[Also] = ()
     ) -> Appended | Conflict:
         encoded = tuple(self.encoded(write) for write in writes)
-        events = sum(len(write.rows) for write in encoded)
+        events = sum(len(write.ids) for write in encoded)
         return await self.commits.submit(Job(encoded, also, events))
 
     def encoded(self, write: Write[E]) -> EncodedWrite:
-        name, encode = self.codec.name, self.codec.encode
-        rows = tuple(
-            Row(new.id.bytes, name(new.event), _packed_metadata(new), encode(new.event))
-            for new in write.events
+        name, encode, news = self.codec.name, self.codec.encode, write.events
+        return EncodedWrite(
+            write.stream,
+            [new.id.bytes for new in news],
+            [name(new.event) for new in news],
+            [_packed_metadata(new) for new in news],
+            [encode(new.event) for new in news],
+            write.expected,
         )
-        return EncodedWrite(write.stream, rows, write.expected)
 
     async def read_stream(
         self,
@@ -284,6 +288,8 @@ class _Store(Generic[E]):
         await self.commits.connection.close()
 
     def record(self) -> EventStore[E]:
+        db, reading = self.commits.writer.db, self.reader.db
+        write, read = self.commits.connection.run, self.reading.run
         return EventStore(
             append=self.append,
             read_stream=self.read_stream,
@@ -302,12 +308,16 @@ class _Store(Generic[E]):
                 self.save,
                 lambda name: self.delete("delete_snapshot", name),
             ),
+            dead_letters=dead_letters(db, reading, write, read, self.save),
+            leases=leases(db, write),
             verify=self.verify,
             close=self.close,
         )
 
 
 def _packed_metadata(new: NewEvent[E]) -> bytes | None:
+    if new.metadata is NO_METADATA:
+        return None
     try:
         packed = _encode_metadata(new.metadata)
     except (TypeError, ValueError, NotImplementedError) as error:

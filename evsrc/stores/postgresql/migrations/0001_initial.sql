@@ -16,7 +16,21 @@ INSERT INTO @evsrc_log (key, ordering, head) VALUES (0, '@ordering', 0);
 
 -- Where positions come from with concurrent ordering. CACHE 1: a session that kept
 -- numbers back would use them below a position that readers have passed.
-CREATE SEQUENCE @evsrc_position AS bigint CACHE 1;
+CREATE SEQUENCE @evsrc_position AS bigint MINVALUE 0 START 0 CACHE 1;
+SELECT setval('@evsrc_position', 0);
+
+-- The last number drawn. (`SELECT last_value` does not wait for a session that draws,
+-- and shows for a moment a number up to 32 ahead, which a crash would go on from.)
+CREATE FUNCTION @evsrc_drawn() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  _drawn bigint := pg_sequence_last_value('@evsrc_position');
+BEGIN
+  IF _drawn IS NULL THEN  -- how PostgreSQL 17 says so
+    RAISE insufficient_privilege
+      USING MESSAGE = 'permission denied for sequence @evsrc_position';
+  END IF;
+  RETURN _drawn;
+END $$;
 
 CREATE TABLE @evsrc_event (
   position  bigint PRIMARY KEY,
@@ -61,6 +75,49 @@ CREATE TABLE @evsrc_snapshot (
   saved_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- What subscriptions put aside. crc is CRC-32 of the row (see rows.py).
+CREATE TABLE @evsrc_dead_letter (
+  subscription    text   COLLATE "C" NOT NULL,
+  event_id        uuid   NOT NULL,
+  type            text   NOT NULL,
+  data            bytea  NOT NULL,
+  error           text   NOT NULL,
+  stacktrace      text,
+  attempts        bigint NOT NULL,
+  first_failed_at bigint NOT NULL,
+  last_failed_at  bigint NOT NULL,
+  status          text   NOT NULL,
+  resolved_at     bigint,
+  resolved_by     text,
+  category        text,
+  stream_id       text,
+  position        bigint NOT NULL,
+  crc             bigint NOT NULL,
+  PRIMARY KEY (subscription, event_id)
+);
+
+-- Which worker may do what. owner: null when it was released; the row stays, so that
+-- the token grows for ever.
+CREATE TABLE @evsrc_lease (
+  name  text   COLLATE "C" PRIMARY KEY,
+  owner text,
+  token bigint NOT NULL,
+  until bigint NOT NULL,
+  crc   bigint NOT NULL
+);
+
+CREATE FUNCTION @evsrc_put_dead_letter(_letter @evsrc_dead_letter) RETURNS void
+LANGUAGE sql AS $$
+  INSERT INTO @evsrc_dead_letter AS d SELECT _letter.*
+  ON CONFLICT (subscription, event_id) DO UPDATE SET type = excluded.type,
+    data = excluded.data, error = excluded.error, stacktrace = excluded.stacktrace,
+    attempts = excluded.attempts, first_failed_at = excluded.first_failed_at,
+    last_failed_at = excluded.last_failed_at, status = excluded.status,
+    resolved_at = excluded.resolved_at, resolved_by = excluded.resolved_by,
+    category = excluded.category, stream_id = excluded.stream_id,
+    position = excluded.position, crc = excluded.crc
+$$;
+
 -- The whole append: judge every job, write the accepted ones, say what became of each.
 --
 -- A job is one append; its writes and events follow one another in the arrays, in order.
@@ -69,8 +126,8 @@ CREATE TABLE @evsrc_snapshot (
 -- ids that are there already before inserting (without it they end the statement).
 --
 -- status: 0 appended, 1 conflict, 2 repeated, 3 an event id is used elsewhere,
--- 4 a checkpoint is elsewhere; about: the write of a conflict; told: the id or
--- position to report.
+-- 4 a checkpoint is elsewhere, 5 a lease is lost; about: the write of a conflict; told: the id,
+-- position or token to report.
 CREATE FUNCTION @evsrc_append(
   _concurrent boolean, _lossy boolean, _careful boolean,
   _jobs int, _categories text[], _stream_ids text[],
@@ -81,9 +138,13 @@ CREATE FUNCTION @evsrc_append(
   OUT head bigint, OUT status int[], OUT about int[], OUT told text[],
   OUT w_version bigint[], OUT w_first bigint[], OUT w_last bigint[]
 ) LANGUAGE plpgsql
-  SET plan_cache_mode = force_generic_plan  -- planning anew takes longer than the rest
+-- Planning each call anew would take longer than running it; a plan made while the
+-- table was empty must not scan it for ever.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
 AS $$
 DECLARE
+  _floor   text := 'evsrc.floor_' || '@evsrc_event'::regclass::oid;
   _now     bigint;
   _writes  int := cardinality(_w_job);
   _version bigint[];        -- of each stream, as the jobs so far leave it
@@ -113,11 +174,14 @@ BEGIN
   END IF;
   IF _concurrent THEN
     -- The floor: no position at or below it can still appear because of us. Readers
-    -- stop below the lowest floor that is held. It is taken before a position is drawn.
-    PERFORM pg_advisory_xact_lock_shared(
-      '@evsrc_event'::regclass::oid::int,
-      ((SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END
-          FROM @evsrc_position) & 2147483647)::int);
+    -- stop below the lowest floor that is held. It is taken before a position is drawn,
+    -- once: the first covers all of a transaction, and the table of locks is small. (A
+    -- savepoint that is rolled back takes the lock and the setting with it.)
+    IF coalesce(current_setting(_floor, true), '') = '' THEN
+      PERFORM pg_advisory_xact_lock_shared(
+        '@evsrc_event'::regclass::oid::int, (@evsrc_drawn() & 2147483647)::int);
+      PERFORM set_config(_floor, 'held', true);
+    END IF;
   ELSE
     -- A statement of its own: what follows sees everything that the lock waited for.
     PERFORM pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int);
@@ -159,19 +223,27 @@ BEGIN
       _w := _w + 1;
     END LOOP;
     IF _also IS NOT NULL AND _refused = 0 THEN
-      FOR _change IN SELECT a.*, c.position AS found, c.writer AS found_writer
-          FROM json_to_recordset(_also) AS a(
-            job int, kind text, name text, after bigint, writer uuid)
-          LEFT JOIN @evsrc_checkpoint AS c
-            ON a.kind = 'checkpoint' AND c.name = a.name
-         WHERE a.job = _job AND a.after IS NOT NULL LOOP
-        IF coalesce(_change.found, 0) <> _change.after THEN
-          told[_job] := coalesce(_change.found, 0);
-          IF _change.found_writer = _change.writer THEN
-            _refused := 2;       -- this very append was here before
-          ELSE
-            _refused := 4;
+      FOR _change IN SELECT * FROM json_to_recordset(_also) AS a(
+          job int, kind text, name text, after bigint, writer uuid, token bigint)
+         WHERE a.job = _job AND a.kind IN ('checkpoint', 'fence')
+         ORDER BY a.kind, a.name LOOP
+        IF _change.kind = 'checkpoint' THEN
+          SELECT c.position, c.writer INTO _found FROM @evsrc_checkpoint AS c
+           WHERE c.name = _change.name FOR UPDATE;
+          IF _found.writer = _change.writer THEN
+            _refused := 2;  -- this very append was here before
             EXIT;
+          ELSIF _refused = 0 AND coalesce(_found.position, 0) <> _change.after THEN
+            _refused := 4;
+            told[_job] := coalesce(_found.position, 0);
+          END IF;
+        ELSIF _refused = 0 THEN
+          -- the lock keeps others from acquiring it until this transaction ends
+          SELECT l.token INTO _actual FROM @evsrc_lease AS l
+           WHERE l.name = _change.name AND l.owner IS NOT NULL FOR SHARE;
+          IF _actual IS DISTINCT FROM _change.token THEN
+            _refused := 5;
+            told[_job] := _actual;
           END IF;
         END IF;
       END LOOP;
@@ -193,23 +265,35 @@ BEGIN
       _total := _total + _first_e - _job_e;
       IF _also IS NOT NULL THEN
         FOR _change IN SELECT * FROM json_to_recordset(_also) AS a(
-            job int, kind text, name text, position bigint, version bigint,
-            schema bigint, state text, crc bigint, writer uuid)
+            job int, kind text, name text, after bigint, writer uuid, row json)
            WHERE a.job = _job LOOP
-          IF _change.kind = 'checkpoint' THEN
-            INSERT INTO @evsrc_checkpoint AS c (name, position, crc, writer)
-            VALUES (_change.name, _change.position, _change.crc, _change.writer)
-            ON CONFLICT (name) DO UPDATE SET position = excluded.position,
-              crc = excluded.crc, writer = excluded.writer,
-              saved_at = excluded.saved_at;
-          ELSE
+          CASE _change.kind
+          WHEN 'checkpoint' THEN
+            -- no ON CONFLICT for one that was expected not to be there
+            UPDATE @evsrc_checkpoint AS c
+               SET (position, crc, writer, saved_at)
+                 = (SELECT r.position, r.crc, _change.writer, clock_timestamp()
+                      FROM json_to_record(_change.row) AS r(position bigint, crc bigint))
+             WHERE c.name = _change.name;
+            IF NOT FOUND THEN
+              INSERT INTO @evsrc_checkpoint (name, position, crc, writer)
+              SELECT _change.name, r.position, r.crc, _change.writer
+                FROM json_to_record(_change.row) AS r(position bigint, crc bigint);
+            END IF;
+          WHEN 'snapshot' THEN
             INSERT INTO @evsrc_snapshot AS s (name, version, schema, state, crc)
-            VALUES (_change.name, _change.version, _change.schema,
-                    decode(_change.state, 'base64'), _change.crc)
+            SELECT _change.name, r.version, r.schema, r.state, r.crc
+              FROM json_to_record(_change.row) AS r(
+                version bigint, schema bigint, state bytea, crc bigint)
             ON CONFLICT (name) DO UPDATE SET version = excluded.version,
               schema = excluded.schema, state = excluded.state,
               crc = excluded.crc, saved_at = excluded.saved_at;
-          END IF;
+          WHEN 'dead letter' THEN
+            PERFORM @evsrc_put_dead_letter(
+              json_populate_record(NULL::@evsrc_dead_letter, _change.row));
+          ELSE
+            NULL;  -- a fence
+          END CASE;
         END LOOP;
       END IF;
     ELSE
@@ -280,21 +364,33 @@ BEGIN
 END $$;
 
 -- Concurrent ordering: everything up to here is committed and visible, or never will
--- be. The last number drawn is read first, the floors that are held second.
+-- be. The last number drawn is read first, the floors that are held second, the events
+-- third. It ends with an event: numbers that were drawn in vain after the last one may
+-- be given out again after a crash, and then for events.
 CREATE FUNCTION @evsrc_watermark() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-  _drawn bigint;
+  _drawn bigint := @evsrc_drawn();
   _below bigint;
+  _final bigint;
 BEGIN
-  SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END
-    INTO _drawn FROM @evsrc_position;
+  -- A page that follows has to see what was committed by now, and whose locks are gone.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
+      USING ERRCODE = 'EV003';
+  END IF;
+  IF pg_is_in_recovery() THEN  -- no locks of appends, numbers ahead of their events
+    RAISE read_only_sql_transaction
+      USING MESSAGE = 'a standby cannot tell which positions are final';
+  END IF;
   SELECT max(d) INTO _below FROM (
     SELECT (_drawn - objid::bigint) & 2147483647 AS d FROM pg_locks
      WHERE locktype = 'advisory' AND objsubid = 2 AND granted
        AND classid = '@evsrc_event'::regclass::oid
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     ) AS floors WHERE d < 1073741824;
-  RETURN _drawn - coalesce(_below, 0);
+  SELECT position INTO _final FROM @evsrc_event
+   WHERE position <= _drawn - coalesce(_below, 0) ORDER BY position DESC LIMIT 1;
+  RETURN coalesce(_final, 0);
 END $$;
 
 -- For people: `SELECT * FROM evsrc_events` in psql.
@@ -318,3 +414,19 @@ SELECT category, stream_id, max(version) AS version
 
 CREATE VIEW @evsrc_checkpoints AS
 SELECT name, position, saved_at FROM @evsrc_checkpoint;
+
+CREATE VIEW @evsrc_dead_letters AS
+SELECT subscription, position, category, stream_id, type,
+       @evsrc_text(data) AS data, error, stacktrace, attempts, status,
+       'epoch'::timestamptz + first_failed_at * interval '1 microsecond'
+         AS first_failed_at,
+       'epoch'::timestamptz + last_failed_at * interval '1 microsecond'
+         AS last_failed_at,
+       'epoch'::timestamptz + resolved_at * interval '1 microsecond' AS resolved_at,
+       resolved_by, event_id
+  FROM @evsrc_dead_letter;
+
+CREATE VIEW @evsrc_leases AS
+SELECT name, owner, token,
+       'epoch'::timestamptz + until * interval '1 microsecond' AS until
+  FROM @evsrc_lease;

@@ -1,0 +1,472 @@
+"""Keep events that could not be handled, for class-based users to look at and retry."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ..core.codec import enc_hook, storable
+from .tables import Execute, from_micros, on_connection, to_micros
+
+if TYPE_CHECKING:
+    import aiosqlite
+
+DLQStatus: TypeAlias = Literal["failed", "retrying", "resolved"]
+
+
+class DLQEntry(Struct, frozen=True, kw_only=True):
+    """An event that a projection could not handle, with the reason.
+
+    `retry_count` is how often it was tried again, `event_data` its fields as JSON
+    values.
+    """
+
+    id: int
+    event_id: UUID
+    projection_name: str
+    event_type: str
+    event_data: dict[str, Any]
+    error_message: str
+    error_stacktrace: str | None = None
+    retry_count: int = 0
+    first_failed_at: datetime
+    last_failed_at: datetime
+    status: DLQStatus = "failed"
+    resolved_at: datetime | None = None
+    resolved_by: str | None = None
+
+
+class DLQStats(Struct, frozen=True):
+    """How many events wait to be dealt with, of how many projections, since when."""
+
+    total_failed: int
+    total_retrying: int
+    affected_projections: int
+    oldest_failure: datetime | None
+
+
+class ProjectionFailureCount(Struct, frozen=True):
+    """How many events of one projection wait to be dealt with."""
+
+    projection_name: str
+    failure_count: int
+    oldest_failure: datetime
+    most_recent_failure: datetime
+
+
+class DLQRepository(Protocol):
+    """Where failed events are kept.
+
+    Event and projection are the key: one that fails again is the same entry.
+    """
+
+    async def add_failed_event(
+        self,
+        event_id: UUID,
+        projection_name: str,
+        event_type: str,
+        event_data: dict[str, Any],
+        error: Exception,
+        retry_count: int = 0,
+    ) -> None:
+        """Keep an event with its error; again: "failed", with the first time kept."""
+        ...
+
+    async def get_failed_events(
+        self,
+        projection_name: str | None = None,
+        status: DLQStatus | None = "failed",
+        limit: int = 100,
+    ) -> list[DLQEntry]:
+        """Give entries of one projection (None: all) in one status (None: any).
+
+        Those that failed first are first.
+        """
+        ...
+
+    async def get_failed_event_by_id(self, dlq_id: int) -> DLQEntry | None:
+        """Give the entry of an id, or None."""
+        ...
+
+    async def mark_resolved(self, dlq_id: int, resolved_by: str | UUID) -> bool:
+        """Note who has dealt with an entry; tell whether it was open until now."""
+        ...
+
+    async def mark_retrying(self, dlq_id: int) -> bool:
+        """Take an entry to try it again; tell whether nobody else had taken it."""
+        ...
+
+    async def get_failure_stats(self) -> DLQStats:
+        """Count what is not resolved."""
+        ...
+
+    async def get_projection_failure_counts(self) -> list[ProjectionFailureCount]:
+        """Count what is not resolved by projection, the most first."""
+        ...
+
+    async def delete_resolved_events(self, older_than_days: int = 30) -> int:
+        """Forget what was resolved that many days ago or before; tell how many."""
+        ...
+
+
+class InMemoryDLQRepository:
+    """Failed events that are kept as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[UUID, str], DLQEntry] = {}
+        self._ids = count(1)
+
+    async def add_failed_event(
+        self,
+        event_id: UUID,
+        projection_name: str,
+        event_type: str,
+        event_data: dict[str, Any],
+        error: Exception,
+        retry_count: int = 0,
+    ) -> None:
+        """Keep an event with its error; again: "failed", with the first time kept."""
+        key, now = (event_id, projection_name), datetime.now(UTC)
+        known = self._entries.get(key)
+        message, stacktrace = _described(error)
+        self._entries[key] = DLQEntry(
+            id=next(self._ids) if known is None else known.id,
+            event_id=event_id,
+            projection_name=projection_name,
+            event_type=event_type,
+            event_data=_decode(_encode(event_data)),
+            error_message=message,
+            error_stacktrace=stacktrace,
+            retry_count=retry_count,
+            first_failed_at=now if known is None else known.first_failed_at,
+            last_failed_at=now,
+        )
+
+    async def get_failed_events(
+        self,
+        projection_name: str | None = None,
+        status: DLQStatus | None = "failed",
+        limit: int = 100,
+    ) -> list[DLQEntry]:
+        """Give entries, those that failed first first."""
+        found = [
+            entry
+            for entry in self._entries.values()
+            if projection_name in (None, entry.projection_name)
+            and status in (None, entry.status)
+        ]
+        return sorted(found, key=lambda e: (e.first_failed_at, e.id))[:limit]
+
+    async def get_failed_event_by_id(self, dlq_id: int) -> DLQEntry | None:
+        """Give the entry of an id, or None."""
+        return next((e for e in self._entries.values() if e.id == dlq_id), None)
+
+    async def mark_resolved(self, dlq_id: int, resolved_by: str | UUID) -> bool:
+        """Note who has dealt with an entry; tell whether it was open until now."""
+        entry = await self.get_failed_event_by_id(dlq_id)
+        if entry is None or entry.status == "resolved":
+            return False
+        self._put(
+            replace(
+                entry,
+                status="resolved",
+                resolved_at=datetime.now(UTC),
+                resolved_by=storable(str(resolved_by)),
+            )
+        )
+        return True
+
+    async def mark_retrying(self, dlq_id: int) -> bool:
+        """Take an entry to try it again; tell whether nobody else had taken it."""
+        entry = await self.get_failed_event_by_id(dlq_id)
+        if entry is None or entry.status != "failed":
+            return False
+        self._put(replace(entry, status="retrying"))
+        return True
+
+    def _put(self, entry: DLQEntry) -> None:
+        self._entries[entry.event_id, entry.projection_name] = entry
+
+    def _open(self) -> list[DLQEntry]:
+        return [e for e in self._entries.values() if e.status != "resolved"]
+
+    async def get_failure_stats(self) -> DLQStats:
+        """Count what is not resolved."""
+        entries = self._open()
+        failed = sum(entry.status == "failed" for entry in entries)
+        return DLQStats(
+            failed,
+            len(entries) - failed,
+            len({entry.projection_name for entry in entries}),
+            min((entry.first_failed_at for entry in entries), default=None),
+        )
+
+    async def get_projection_failure_counts(self) -> list[ProjectionFailureCount]:
+        """Count what is not resolved by projection, the most first."""
+        grouped: dict[str, list[DLQEntry]] = {}
+        for entry in self._open():
+            grouped.setdefault(entry.projection_name, []).append(entry)
+        counts = [
+            ProjectionFailureCount(
+                name,
+                len(entries),
+                min(entry.first_failed_at for entry in entries),
+                max(entry.last_failed_at for entry in entries),
+            )
+            for name, entries in grouped.items()
+        ]
+        return sorted(counts, key=lambda c: (-c.failure_count, c.projection_name))
+
+    async def delete_resolved_events(self, older_than_days: int = 30) -> int:
+        """Forget what was resolved that many days ago or before; tell how many."""
+        before = _days_ago(older_than_days)
+        gone = [
+            key
+            for key, entry in self._entries.items()
+            if entry.resolved_at is not None and entry.resolved_at <= before
+        ]
+        for key in gone:
+            del self._entries[key]
+        return len(gone)
+
+    async def clear(self) -> None:
+        """Forget all entries."""
+        self._entries.clear()
+
+
+_CREATE: Final = """
+CREATE TABLE IF NOT EXISTS evsrc_projection_failure (
+  id               INTEGER PRIMARY KEY AUTOINCREMENT,
+  event_id         TEXT    NOT NULL,
+  projection_name  TEXT    NOT NULL,
+  event_type       TEXT    NOT NULL,
+  event_data       TEXT    NOT NULL,
+  error_message    TEXT    NOT NULL,
+  error_stacktrace TEXT,
+  retry_count      INTEGER NOT NULL,
+  first_failed_at  INTEGER NOT NULL,
+  last_failed_at   INTEGER NOT NULL,
+  status           TEXT    NOT NULL,
+  resolved_at      INTEGER,
+  resolved_by      TEXT,
+  UNIQUE (event_id, projection_name)
+)"""
+_ADD: Final = """
+INSERT INTO evsrc_projection_failure
+  (event_id, projection_name, event_type, event_data, error_message, error_stacktrace,
+   retry_count, first_failed_at, last_failed_at, status)
+VALUES
+  (:event_id, :projection_name, :event_type, :event_data, :message, :stacktrace,
+   :retry_count, :now, :now, 'failed')
+ON CONFLICT (event_id, projection_name) DO UPDATE SET
+  event_type = excluded.event_type, event_data = excluded.event_data,
+  error_message = excluded.error_message,
+  error_stacktrace = excluded.error_stacktrace,
+  retry_count = excluded.retry_count, last_failed_at = excluded.last_failed_at,
+  status = 'failed', resolved_at = NULL, resolved_by = NULL"""
+_LIST: Final = """
+SELECT id, event_id, projection_name, event_type, event_data, error_message,
+       error_stacktrace, retry_count, first_failed_at, last_failed_at, status,
+       resolved_at, resolved_by
+  FROM evsrc_projection_failure
+ WHERE (CAST(:id AS BIGINT) IS NULL OR id = :id)
+   AND (CAST(:projection_name AS TEXT) IS NULL OR projection_name = :projection_name)
+   AND (CAST(:status AS TEXT) IS NULL OR status = :status)
+ ORDER BY first_failed_at, id LIMIT :limit"""
+_RESOLVE: Final = """
+UPDATE evsrc_projection_failure
+   SET status = 'resolved', resolved_at = :now, resolved_by = :resolved_by
+ WHERE id = :id AND status <> 'resolved'"""
+_RETRY: Final = """
+UPDATE evsrc_projection_failure SET status = 'retrying'
+ WHERE id = :id AND status = 'failed'"""
+_STATS: Final = """
+SELECT count(CASE WHEN status = 'failed' THEN 1 END),
+       count(CASE WHEN status = 'retrying' THEN 1 END),
+       count(DISTINCT projection_name), min(first_failed_at)
+  FROM evsrc_projection_failure WHERE status <> 'resolved'"""
+_COUNTS: Final = """
+SELECT projection_name, count(*), min(first_failed_at), max(last_failed_at)
+  FROM evsrc_projection_failure WHERE status <> 'resolved'
+ GROUP BY projection_name ORDER BY count(*) DESC, projection_name"""
+_DELETE: Final = """
+DELETE FROM evsrc_projection_failure
+ WHERE status = 'resolved' AND resolved_at <= :before"""
+
+
+class SQLDLQRepository:
+    """Failed events in a table of a database.
+
+    Args:
+        execute: runs the statements.
+    """
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    async def add_failed_event(
+        self,
+        event_id: UUID,
+        projection_name: str,
+        event_type: str,
+        event_data: dict[str, Any],
+        error: Exception,
+        retry_count: int = 0,
+    ) -> None:
+        """Keep an event with its error; again: "failed", with the first time kept."""
+        message, stacktrace = _described(error)
+        values = {
+            "event_id": str(event_id),
+            "projection_name": projection_name,
+            "event_type": event_type,
+            "event_data": _encode(event_data).decode(),
+            "message": message,
+            "stacktrace": stacktrace,
+            "retry_count": retry_count,
+            "now": to_micros(datetime.now(UTC)),
+        }
+        await self._execute(_ADD, values)
+
+    async def get_failed_events(
+        self,
+        projection_name: str | None = None,
+        status: DLQStatus | None = "failed",
+        limit: int = 100,
+    ) -> list[DLQEntry]:
+        """Give entries, those that failed first first."""
+        return await self._list(None, projection_name, status, limit)
+
+    async def get_failed_event_by_id(self, dlq_id: int) -> DLQEntry | None:
+        """Give the entry of an id, or None."""
+        found = await self._list(dlq_id, None, None, 1)
+        return found[0] if found else None
+
+    async def _list(
+        self,
+        id: int | None,
+        projection_name: str | None,
+        status: str | None,
+        limit: int,
+    ) -> list[DLQEntry]:
+        values = {
+            "id": id,
+            "projection_name": projection_name,
+            "status": status,
+            "limit": limit,
+        }
+        return list(map(_entry, (await self._execute(_LIST, values)).rows))
+
+    async def mark_resolved(self, dlq_id: int, resolved_by: str | UUID) -> bool:
+        """Note who has dealt with an entry; tell whether it was open until now."""
+        values = {
+            "id": dlq_id,
+            "now": to_micros(datetime.now(UTC)),
+            "resolved_by": storable(str(resolved_by)),
+        }
+        return (await self._execute(_RESOLVE, values)).changed > 0
+
+    async def mark_retrying(self, dlq_id: int) -> bool:
+        """Take an entry to try it again; tell whether nobody else had taken it."""
+        return (await self._execute(_RETRY, {"id": dlq_id})).changed > 0
+
+    async def get_failure_stats(self) -> DLQStats:
+        """Count what is not resolved."""
+        ((failed, retrying, projections, oldest),) = (
+            await self._execute(_STATS, {})
+        ).rows
+        oldest = None if oldest is None else from_micros(oldest)
+        return DLQStats(failed, retrying, projections, oldest)
+
+    async def get_projection_failure_counts(self) -> list[ProjectionFailureCount]:
+        """Count what is not resolved by projection, the most first."""
+        return [
+            ProjectionFailureCount(
+                name, failures, from_micros(oldest), from_micros(newest)
+            )
+            for name, failures, oldest, newest in (
+                await self._execute(_COUNTS, {})
+            ).rows
+        ]
+
+    async def delete_resolved_events(self, older_than_days: int = 30) -> int:
+        """Forget what was resolved that many days ago or before; tell how many."""
+        before = to_micros(_days_ago(older_than_days))
+        return (await self._execute(_DELETE, {"before": before})).changed
+
+
+class SQLiteDLQRepository(SQLDLQRepository):
+    """Failed events in a table of an SQLite database that the caller has opened.
+
+    Inside a transaction of the caller they become part of it; otherwise each is
+    committed at once.
+
+    Args:
+        connection: the caller's; it stays the caller's to close.
+    """
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        super().__init__(on_connection(connection, _CREATE))
+
+
+def _entry(row: Iterable[Any]) -> DLQEntry:
+    (
+        id,
+        event_id,
+        projection_name,
+        event_type,
+        data,
+        message,
+        stacktrace,
+        retry_count,
+        first,
+        last,
+        status,
+        resolved_at,
+        resolved_by,
+    ) = row
+    return DLQEntry(
+        id=id,
+        event_id=UUID(event_id),
+        projection_name=projection_name,
+        event_type=event_type,
+        event_data=_decode(data),
+        error_message=message,
+        error_stacktrace=stacktrace,
+        retry_count=retry_count,
+        first_failed_at=from_micros(first),
+        last_failed_at=from_micros(last),
+        status=status,
+        resolved_at=None if resolved_at is None else from_micros(resolved_at),
+        resolved_by=resolved_by,
+    )
+
+
+def _described(error: Exception) -> tuple[str, str]:
+    """Give an error's message and trace, also of one that cannot say it itself."""
+    told = traceback.TracebackException.from_exception(error)
+    return storable(str(told) or repr(error)), storable("".join(told.format()))
+
+
+def _days_ago(days: int) -> datetime:
+    if days < 0:
+        raise ValueError(f"older_than_days is at least 0, not {days!r}")
+    return datetime.now(UTC) - timedelta(days=days)
+
+
+def _as_json(value: Any) -> Any:
+    try:
+        return enc_hook(value)
+    except NotImplementedError:
+        return repr(value)  # whatever is in it, the event is kept
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_as_json).encode
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode

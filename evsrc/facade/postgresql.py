@@ -1,0 +1,212 @@
+"""PostgreSQL for class-based users: events, checkpoints and failed events.
+
+Connections come from SQLAlchemy over asyncpg, as in the guide, or (for the event store)
+from a DSN or an asyncpg pool. SQLAlchemy is the caller's: nothing here imports it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ..ports import EventStore as Record
+from .checkpoints import SQLCheckpointRepository
+from .codec import domain_codec
+from .dlq import SQLDLQRepository
+from .events import DomainEvent, EventRegistry
+from .snapshots import CREATE as _SNAPSHOTS
+from .snapshots import SQLSnapshotStore
+from .stores import EventStore
+from .tables import Execute, Rows
+
+if TYPE_CHECKING:
+    from ..stores.postgresql.store import PostgreSQLStore, Source
+
+_NAMED: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
+_MAKING: Final = 7703  # the class of the advisory lock that making a table takes
+
+_CHECKPOINTS: Final = """
+CREATE TABLE IF NOT EXISTS evsrc_projection_checkpoint (
+  name             text COLLATE "C" PRIMARY KEY,
+  last_event_id    text,
+  last_event_type  text,
+  processed_at     bigint,
+  events_processed bigint NOT NULL,
+  position         bigint
+)"""
+_FAILURES: Final = """
+CREATE TABLE IF NOT EXISTS evsrc_projection_failure (
+  id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  event_id         text   NOT NULL,
+  projection_name  text   COLLATE "C" NOT NULL,
+  event_type       text   NOT NULL,
+  event_data       text   NOT NULL,
+  error_message    text   NOT NULL,
+  error_stacktrace text,
+  retry_count      bigint NOT NULL,
+  first_failed_at  bigint NOT NULL,
+  last_failed_at   bigint NOT NULL,
+  status           text   NOT NULL,
+  resolved_at      bigint,
+  resolved_by      text,
+  UNIQUE (event_id, projection_name)
+)"""
+
+
+class PostgreSQLEventStore(EventStore):
+    """Events in a PostgreSQL database; its tables are made at the first use.
+
+    Args:
+        session_factory: SQLAlchemy's `async_sessionmaker` over postgresql+asyncpg; a
+            DSN or an asyncpg pool will do as well. Neither is closed by the store.
+        event_registry: names the events; by default the one of `register_event`.
+        schema: where the tables are; created if it is missing.
+        prefix: what their names begin with.
+        ordering: "serial": positions are dense and in the order of commits.
+            "concurrent": appends of several processes commit at the same time,
+            positions have holes. Settled when the store is created.
+        accept_loss: work also on a server that may lose acknowledged appends when it
+            crashes (synchronous_commit or fsync is off).
+        patience: how long to try again when the server cannot be reached.
+    """
+
+    def __init__(
+        self,
+        session_factory: Source,
+        event_registry: EventRegistry | None = None,
+        *,
+        schema: str = "public",
+        prefix: str = "evsrc",
+        ordering: Literal["serial", "concurrent"] = "serial",
+        accept_loss: bool = False,
+        patience: timedelta = timedelta(seconds=10),
+    ) -> None:
+        super().__init__(event_registry)
+        self.session_factory = session_factory
+        self._schema = schema
+        self._prefix = prefix
+        self._ordering: Literal["serial", "concurrent"] = ordering
+        self._accept_loss = accept_loss
+        self._patience = patience
+
+    async def _open(self) -> PostgreSQLStore[DomainEvent]:
+        from ..stores.postgresql import postgresql_store  # noqa: PLC0415 - the driver
+
+        return await postgresql_store(
+            self.session_factory,
+            domain_codec(self._registry),
+            schema=self._schema,
+            prefix=self._prefix,
+            ordering=self._ordering,
+            accept_loss=self._accept_loss,
+            patience=self._patience,
+        )
+
+    async def within(self, transaction: Any) -> EventStore:
+        """Give the store inside a transaction that the caller has begun.
+
+        What it appends is there when the caller commits, and gone if he rolls back.
+
+        Args:
+            transaction: a SQLAlchemy session or connection on asyncpg, or an asyncpg
+                connection.
+        """
+        record: Any = await self.core()
+        return _Within(record.within(transaction), self._registry)
+
+
+class _Within(EventStore):
+    def __init__(
+        self, record: Record[DomainEvent], event_registry: EventRegistry
+    ) -> None:
+        super().__init__(event_registry)
+        self._record = record
+
+    async def _open(self) -> Record[DomainEvent]:
+        raise NotImplementedError  # pragma: no cover - it is open
+
+
+class PostgreSQLCheckpointRepository(SQLCheckpointRepository):
+    """Checkpoints in a table of a PostgreSQL database.
+
+    Args:
+        conn: SQLAlchemy's `AsyncConnection` over asyncpg: what is written is part of
+            the caller's transaction; or `AsyncEngine`: each call is committed at once.
+    """
+
+    def __init__(self, conn: Any) -> None:
+        super().__init__(_executing(_joined(conn), _CHECKPOINTS))
+
+
+class PostgreSQLDLQRepository(SQLDLQRepository):
+    """Failed events in a table of a PostgreSQL database.
+
+    Args:
+        conn: SQLAlchemy's `AsyncConnection` over asyncpg: what is written is part of
+            the caller's transaction; or `AsyncEngine`: each call is committed at once.
+    """
+
+    def __init__(self, conn: Any) -> None:
+        super().__init__(_executing(_joined(conn), _FAILURES))
+
+
+class PostgreSQLSnapshotStore(SQLSnapshotStore):
+    """Snapshots in a table of a PostgreSQL database; each call is committed at once.
+
+    Args:
+        session_factory: SQLAlchemy's `async_sessionmaker` over postgresql+asyncpg.
+    """
+
+    def __init__(self, session_factory: Callable[[], Any]) -> None:
+        @asynccontextmanager
+        async def begin() -> AsyncGenerator[Any]:
+            async with session_factory() as session, session.begin():
+                yield await session.connection()
+
+        self.session_factory = session_factory
+        self._run = _executing(begin, _SNAPSHOTS)
+
+    async def _execute(self, statement: str, values: Mapping[str, object]) -> Rows:
+        return await self._run(statement, values)
+
+
+def _executing(begin: Callable[[], Any], create: str) -> Execute:
+    table = create.split()[5]
+
+    async def execute(statement: str, values: Mapping[str, object]) -> Rows:
+        async with begin() as connection:
+            await _make(connection, table, create)
+            names = dict.fromkeys(_NAMED.findall(statement))
+            numbers = {name: f"${n}" for n, name in enumerate(names, 1)}
+            done = await connection.exec_driver_sql(
+                _NAMED.sub(lambda found: numbers[found[1]], statement),
+                tuple(values[name] for name in names),
+            )
+            rows = [tuple(row) for row in done] if done.returns_rows else []
+            return Rows(rows, done.rowcount)
+
+    return execute
+
+
+async def _make(connection: Any, table: str, create: str) -> None:
+    """Make a table, if need be, while no other process does."""
+    there = "SELECT to_regclass($1) IS NOT NULL"
+    if not (await connection.exec_driver_sql(there, (table,))).scalar():
+        lock = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
+        await connection.exec_driver_sql(lock, (_MAKING, table))
+        await connection.exec_driver_sql(create)
+
+
+def _joined(conn: Any) -> Callable[[], Any]:
+    """Give what begins a transaction, or joins the one of a connection."""
+    if not hasattr(conn, "exec_driver_sql"):
+        return conn.begin  # type: ignore[no-any-return]
+
+    @asynccontextmanager
+    async def join() -> AsyncGenerator[Any]:
+        yield conn
+
+    return join

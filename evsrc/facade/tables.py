@@ -1,0 +1,73 @@
+"""Run SQL statements for the repositories that keep their rows in a user's database.
+
+A repository is written once, in SQL that SQLite and PostgreSQL share, with `:name` for
+values; what runs a statement is a function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+
+if TYPE_CHECKING:
+    import aiosqlite
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Rows(NamedTuple):
+    """What a statement gave, and how many rows it changed."""
+
+    rows: Sequence[Any]
+    changed: int
+
+
+Execute: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[Rows]]
+"""Runs one statement with its values, whole or not at all."""
+
+
+def on_connection(connection: aiosqlite.Connection, create: str) -> Execute:
+    """Run statements on a connection of the caller.
+
+    Inside a transaction of the caller they become part of it; otherwise each is
+    committed at once. Each is one hop to the connection's thread, so that no other
+    coroutine's statement comes between it and its commit.
+
+    Args:
+        connection: the caller's; it stays the caller's to close.
+        create: makes the table, if it is not there.
+    """
+
+    async def execute(statement: str, values: Mapping[str, object]) -> Rows:
+        def work() -> Rows:
+            db = connection._conn  # noqa: SLF001
+            joined = db.in_transaction
+            cursor = db.cursor()
+            cursor.row_factory = None
+            try:
+                cursor.execute(create)  # each time: a rollback may have taken it back
+                rows = cursor.execute(statement, values).fetchall()
+                if not joined and db.in_transaction:
+                    db.commit()
+            except BaseException:
+                if not joined and db.in_transaction:
+                    db.rollback()
+                raise
+            return Rows(rows, cursor.rowcount)
+
+        # aiosqlite's public calls are one statement each; this runs a function
+        run = cast("Any", connection)._execute  # noqa: SLF001
+        return cast("Rows", await run(work))
+
+    return execute
+
+
+def to_micros(at: datetime) -> int:
+    """Give a time as the tables keep it: microseconds since 1970 in UTC."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> datetime:
+    """Give the time that a table keeps."""
+    return _EPOCH + timedelta(microseconds=micros)

@@ -1,0 +1,196 @@
+"""Keep dead letters and leases in the tables beside the events.
+
+Leases are timed by the server's clock alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from ...ports import (
+    DeadLetter,
+    DeadLetters,
+    DeadLetterStatus,
+    Lease,
+    Leases,
+    SaveDeadLetter,
+)
+from ..rows import (
+    NOT_HELD,
+    Held,
+    checked_row,
+    pack_letter,
+    row_crc,
+    time_of,
+    unpack_letter,
+)
+from .connections import Db, Server
+from .schema import Names
+
+T = TypeVar("T")
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Records:
+    """The functions, over the connections of one server."""
+
+    def __init__(self, server: Server, names: Names) -> None:
+        self.server = server
+        self.sql = {
+            name: names.sql(name)
+            for name in (
+                *("dead_letter", "dead_letters", "put_dead_letter"),
+                *("delete_dead_letter", "add_lease", "lease", "leases", "put_lease"),
+            )
+        }
+
+    def dead_letters(
+        self, save: Callable[[SaveDeadLetter], Awaitable[None]]
+    ) -> DeadLetters:
+        """Make the record of functions; *save* is the store's, which shares commits."""
+        return DeadLetters(self.get, self.list, save, self.update, self.delete)
+
+    def leases(self) -> Leases:
+        """Make the record of functions."""
+        return Leases(self.acquire, self.renew, self.release)
+
+    async def _fetch(self, db: Db, name: str, *arguments: Any) -> Sequence[Any]:
+        rows: Sequence[Any] = await db.fetch(
+            self.sql[name], *arguments, timeout=self.server.timeout
+        )
+        return rows
+
+    async def _transaction(
+        self, work: Callable[[Db], Awaitable[T]], *, repeat: bool
+    ) -> T:
+        async def run(db: Db) -> T:
+            async with db.transaction():
+                return await work(db)
+
+        return await self.server.run(run, repeat=repeat)
+
+    # Dead letters.
+
+    async def get(self, subscription: str, event_id: UUID) -> DeadLetter | None:
+        """Give a letter."""
+
+        async def read(db: Db) -> Sequence[Any]:
+            return await self._fetch(db, "dead_letter", subscription, event_id)
+
+        for row in await self.server.run(read):
+            return unpack_letter(row)
+        return None
+
+    async def list(
+        self,
+        subscription: str | None = None,
+        *,
+        status: DeadLetterStatus | None = None,
+        limit: int = 100,
+    ) -> tuple[DeadLetter, ...]:
+        """Give letters, the oldest first."""
+        return await self.every(subscription, status, limit)
+
+    async def every(
+        self, subscription: str | None, status: str | None, limit: int | None
+    ) -> tuple[DeadLetter, ...]:
+        """Give letters; *limit* None: all."""
+
+        async def read(db: Db) -> Sequence[Any]:
+            return await self._fetch(db, "dead_letters", subscription, status, limit)
+
+        return tuple(map(unpack_letter, await self.server.run(read)))
+
+    async def update(self, letter: DeadLetter, was: DeadLetter) -> bool:
+        """Replace *was* if it is still stored exactly so."""
+        values = pack_letter(letter)
+        subscription, _, *others = values
+        row = (subscription, letter.event_id, *others, row_crc(values))
+        return await self._replace(was, "put_dead_letter", row)
+
+    async def delete(self, letter: DeadLetter) -> bool:
+        """Forget a letter if it is still stored exactly so."""
+        key = (letter.subscription, letter.event_id)
+        return await self._replace(letter, "delete_dead_letter", key)
+
+    async def _replace(
+        self, was: DeadLetter, statement: str, arguments: Sequence[Any]
+    ) -> bool:
+        key = (was.subscription, was.event_id)
+        locked = self.sql["dead_letter"] + " FOR UPDATE"
+
+        async def replace(db: Db) -> bool:
+            rows = await db.fetch(locked, *key, timeout=self.server.timeout)
+            if not rows or unpack_letter(rows[0]) != was:
+                return False
+            await self._fetch(db, statement, *arguments)
+            return True
+
+        return await self._transaction(replace, repeat=False)
+
+    # Leases.
+
+    async def acquire(self, name: str, owner: str, ttl: timedelta) -> Lease | None:
+        """Give the lease to *owner*, unless somebody else has it."""
+
+        async def acquire(db: Db) -> Lease | None:
+            await self._fetch(db, "add_lease", name, row_crc((name, *NOT_HELD)))
+            held, now = await self._held(db, name)
+            if held.owner not in (None, owner) and now < held.until:
+                return None
+            until = now + ttl // _MICROSECOND
+            return await self._put(db, name, Held(owner, held.token + 1, until))
+
+        return await self._transaction(acquire, repeat=True)
+
+    async def renew(self, lease: Lease, ttl: timedelta) -> Lease | None:
+        """Let a lease last longer, unless it is lost."""
+
+        async def renew(db: Db) -> Lease | None:
+            held, now = await self._held(db, lease.name)
+            if held.owner is None or held.token != lease.token:
+                return None
+            until = now + ttl // _MICROSECOND
+            return await self._put(db, lease.name, held._replace(until=until))
+
+        return await self._transaction(renew, repeat=True)
+
+    async def release(self, lease: Lease) -> None:
+        """Give a lease back; its token stays used."""
+
+        async def release(db: Db) -> None:
+            held, _ = await self._held(db, lease.name)
+            if held.token == lease.token:
+                await self._put(db, lease.name, held._replace(owner=None))
+
+        await self._transaction(release, repeat=True)
+
+    async def _held(self, db: Db, name: str) -> tuple[Held, int]:
+        for *values, crc, now in await self._fetch(db, "lease", name):
+            checked_row("lease", name, (name, *values), crc)
+            return Held(*values), now
+        return NOT_HELD, 0
+
+    async def _put(self, db: Db, name: str, held: Held) -> Lease:
+        await self._fetch(db, "put_lease", name, *held, row_crc((name, *held)))
+        return Lease(name, held.owner or "", held.token, time_of(held.until))
+
+    # All of it.
+
+    async def verify(self) -> None:
+        """Check every dead letter and lease.
+
+        Raises:
+            CorruptionError: a row is damaged.
+        """
+
+        async def read(db: Db) -> Sequence[Any]:
+            return await self._fetch(db, "leases")
+
+        for name, *values, crc in await self.server.run(read):
+            checked_row("lease", name, (name, *values), crc)
+        await self.every(None, None, None)

@@ -1,0 +1,4 @@
+SELECT subscription, uuid_send(event_id), type, data, error, stacktrace, attempts,
+       first_failed_at, last_failed_at, status, resolved_at, resolved_by, category,
+       stream_id, position, crc
+  FROM @evsrc_dead_letter WHERE subscription = $1 AND event_id = $2

@@ -1,0 +1,1 @@
+SELECT name, owner, token, until, crc FROM @evsrc_lease ORDER BY name

@@ -1,0 +1,1 @@
+SELECT ordering FROM @evsrc_log WHERE key = 0

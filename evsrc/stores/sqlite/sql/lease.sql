@@ -1,0 +1,2 @@
+-- ?1 name
+SELECT owner, token, until, crc FROM evsrc_lease WHERE name = ?

@@ -1,0 +1,636 @@
+"""The PostgreSQL store: its schema, its connections, transactions, plans and views."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+
+from evsrc import (
+    ANY,
+    NO_STREAM,
+    Appended,
+    Conflict,
+    DuplicateEventError,
+    NewEvent,
+    PostgreSQLCheckpointRepository,
+    PostgreSQLDLQRepository,
+    PostgreSQLEventStore,
+    Query,
+    SaveCheckpoint,
+    SchemaError,
+    StoreBusyError,
+    StoreError,
+    StoreUnavailableError,
+    StreamName,
+    Write,
+    migration_sql,
+    postgresql_store,
+)
+from evsrc.ports import Checkpoint, EventStore
+from evsrc.stores.postgresql.schema import Names
+from evsrc.testing import CODEC, Fact, Note, start_postgres, store_checks
+from evsrc.testing.servers import PostgresServer
+from tests.facade_domain import REGISTRY, opened
+
+Store = EventStore[Any]
+STREAM = StreamName("thing", "1")
+
+
+def facts(*numbers: int) -> list[NewEvent[Any]]:
+    return [NewEvent(Fact(n), uuid4()) for n in numbers]
+
+
+def write(
+    *numbers: int, stream: StreamName = STREAM, expected: Any = ANY
+) -> Write[Any]:
+    return Write(stream, facts(*numbers), expected)
+
+
+async def numbers(store: Store, stream: StreamName = STREAM) -> list[int]:
+    return [event.n for event in (await store.load_events(stream)).events]
+
+
+@pytest.fixture
+async def db(evsrc_postgres_database: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    connection = await asyncpg.connect(evsrc_postgres_database)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def engine(evsrc_postgres_database: str) -> AsyncIterator[AsyncEngine]:
+    url = evsrc_postgres_database.replace("postgresql://", "postgresql+asyncpg://")
+    engine = create_async_engine(url)
+    yield engine
+    await engine.dispose()
+
+
+# The schema.
+
+
+async def test_many_processes_may_create_one_store(
+    evsrc_postgres_database: str,
+) -> None:
+    """Of many that open a new store at once one creates it; all can use it."""
+    stores = await asyncio.gather(
+        *(
+            postgresql_store(evsrc_postgres_database, CODEC, schema="new")
+            for _ in range(8)
+        )
+    )
+    for n, store in enumerate(stores):
+        await store.append(write(n))
+    assert await numbers(stores[0]) == list(range(8))
+    for store in stores:
+        await store.close()
+
+
+async def test_printed_sql_makes_the_same_store(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """What the command prints is what opening makes, object by object."""
+    command = [sys.executable, "-m", "evsrc.stores.postgresql", "--prefix=printed"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == migration_sql(prefix="printed")
+    open_it = {"prefix": "printed", "migrate": False}
+    with pytest.raises(SchemaError, match=r"printed does not exist.*migration_sql"):
+        await postgresql_store(evsrc_postgres_database, CODEC, **open_it)
+    await db.execute(done.stdout)
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, **open_it
+    ) as store:
+        await store.append(write(1))
+    async with await postgresql_store(evsrc_postgres_database, CODEC, prefix="opened"):
+        objects = "SELECT relname, relkind::text FROM pg_class WHERE relname LIKE $1"
+        found = [
+            {
+                (name.removeprefix(prefix), kind)
+                for name, kind in await db.fetch(objects, f"{prefix}%")
+            }
+            for prefix in ("printed", "opened")
+        ]
+    assert found[0] == found[1]
+    assert len(found[0]) > 15
+    assert migration_sql(after=1) == ""
+    wrong = [*command, "--schema=no such"]
+    refused = subprocess.run(wrong, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "schema 'no such' is not" in refused.stderr
+
+
+async def test_what_is_not_ours_is_refused_unchanged(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """A foreign table, a newer schema and another ordering are named, not touched."""
+    await db.execute("CREATE TABLE theirs_event (x int)")
+    with pytest.raises(SchemaError, match=r'"theirs_event" is there without'):
+        await postgresql_store(evsrc_postgres_database, CODEC, prefix="theirs")
+    assert await db.fetchval("SELECT to_regclass('theirs_schema')") is None
+    async with await postgresql_store(evsrc_postgres_database, CODEC):
+        pass
+    with pytest.raises(
+        SchemaError, match="has serial ordering, it was opened with con"
+    ):
+        await postgresql_store(evsrc_postgres_database, CODEC, ordering="concurrent")
+    await db.execute("INSERT INTO evsrc_schema (version) VALUES (99)")
+    for migrate in (True, False):
+        with pytest.raises(SchemaError, match="schema version 99.*upgrade evsrc-py"):
+            await postgresql_store(evsrc_postgres_database, CODEC, migrate=migrate)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Upper", 'a"b', "a;b", "a b", "ä", "x" * 41, "1a", "a\0"]
+)
+async def test_names_are_checked(name: str) -> None:
+    """Nothing that is no plain identifier gets near SQL."""
+    for names in ({"schema": name}, {"prefix": name}):
+        with pytest.raises(ValueError, match="lower-case letters, digits and _"):
+            await postgresql_store("postgresql://nowhere", CODEC, **names)
+    assert Names("select", "user").qualified("event") == '"select"."user_event"'
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"ordering": "none"}, "serial or concurrent"),
+        ({"largest_commit": 0}, "at least 1"),
+        ({"max_connections": 1}, "max_connections of 1 is too small"),
+        ({"ordering": "concurrent", "replica": "x"}, "needs serial ordering"),
+    ],
+)
+async def test_arguments_that_mean_nothing(wrong: dict[str, Any], told: str) -> None:
+    """They are refused before anything is opened."""
+    with pytest.raises(ValueError, match=told):
+        await postgresql_store("postgresql://nowhere", CODEC, **wrong)
+    with pytest.raises(TypeError, match="a DSN, an asyncpg pool"):
+        await postgresql_store(7, CODEC)  # type: ignore[arg-type]
+    with pytest.raises(StoreUnavailableError, match="DSN cannot be used"):
+        await postgresql_store("mysql://u:hidden@h/d", CODEC)
+
+
+async def test_x4_stores_in_one_database_do_not_meet(
+    evsrc_postgres_database: str,
+) -> None:
+    """Two prefixes in one schema, and another schema: each is alone."""
+    places: list[dict[str, Any]] = [
+        {"prefix": "one"},
+        {"prefix": "two", "ordering": "concurrent"},
+        {"schema": "user", "prefix": "one"},
+    ]
+    stores = [
+        await postgresql_store(evsrc_postgres_database, CODEC, **p) for p in places
+    ]
+    new = facts(1)
+    for n, store in enumerate(stores):
+        # the same ids and names everywhere: no store knows of the others
+        also = [SaveCheckpoint("reader", n + 1)]
+        done = await store.append(Write(STREAM, new, NO_STREAM), write(n), also=also)
+        assert isinstance(done, Appended)
+        assert not done.repeated
+        assert await store.leases.acquire("x", str(n), timedelta(seconds=1)) is not None
+    for n, store in enumerate(stores):
+        assert [r.event.n for r in (await store.read_all()).events] == [1, n]
+        assert await store.checkpoints.load("reader") == Checkpoint("reader", n + 1)
+        await store.checkpoints.delete("reader")
+        assert await store.verify() == ()
+        await store.close()
+
+
+async def test_events_are_facts(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """Not even the owner changes or deletes an event by accident."""
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        await store.append(write(1))
+        for statement in (
+            "UPDATE evsrc_event SET at = 0",
+            "DELETE FROM evsrc_event",
+            "TRUNCATE evsrc_event",
+        ):
+            with pytest.raises(asyncpg.RaiseError, match="events are facts"):
+                await db.execute(statement)
+        assert await numbers(store) == [1]
+
+
+async def test_people_can_read_it(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """The views show JSON as text, times as times, and bytes that are no text as hex."""
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        event = NewEvent(Note("größer"), uuid4())
+        await store.append(Write(STREAM, [event], ANY), also=[SaveCheckpoint("r", 1)])
+        row = await db.fetchrow("SELECT * FROM evsrc_events")
+        assert row is not None
+        assert row["data"] == '{"text":"größer"}'
+        assert row["event_id"] == event.id
+        (recorded,) = (await store.read_all()).events
+        assert row["recorded_at"] == recorded.recorded_at
+        assert await db.fetchval("SELECT evsrc_text('\\xff00'::bytea)") == "ff00"
+        streams = await db.fetch("SELECT * FROM evsrc_streams")
+        assert [tuple(each) for each in streams] == [("thing", "1", 1)]
+        assert await db.fetchval("SELECT position FROM evsrc_checkpoints") == 1
+
+
+# Where connections come from.
+
+
+@pytest.mark.parametrize("source", ["pool", "sessions"])
+async def test_borrowed_connections(
+    evsrc_postgres_database: str, engine: AsyncEngine, source: str
+) -> None:
+    """A store over the user's pool or sessions passes the suite, and closes neither."""
+    async with asyncpg.create_pool(
+        evsrc_postgres_database, min_size=1, max_size=4
+    ) as pool:
+        theirs: Any = pool if source == "pool" else async_sessionmaker(engine)
+        for n, check in enumerate(store_checks[::3]):
+            async with await postgresql_store(theirs, CODEC, prefix=f"s{n}") as store:
+                await check(store)
+        assert await pool.fetchval("SELECT 1") == 1
+        async with engine.connect() as connection:
+            assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+
+async def test_a_pool_has_room_for_notices(evsrc_postgres_database: str) -> None:
+    """With a single connection, notices and appends would wait for each other."""
+    async with asyncpg.create_pool(
+        evsrc_postgres_database, min_size=1, max_size=1
+    ) as pool:
+        with pytest.raises(ValueError, match="a pool of 1 is too small"):
+            await postgresql_store(pool, CODEC)
+
+
+async def test_closing_does_not_wait_for_a_stuck_read(
+    evsrc_postgres_database: str,
+) -> None:
+    """A read that waits for a lock is ended when the store is closed."""
+    async with asyncio.timeout(30):
+        store = await postgresql_store(evsrc_postgres_database, CODEC)
+        other: asyncpg.Connection[Any] = await asyncpg.connect(evsrc_postgres_database)
+        async with other.transaction():
+            await other.execute("LOCK TABLE evsrc_event IN ACCESS EXCLUSIVE MODE")
+            reading = asyncio.create_task(store.read_all())
+            while not await other.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            ):
+                await asyncio.sleep(0)
+            await store.close()
+            with pytest.raises(StoreError):
+                await reading
+        await other.close()
+
+
+async def test_sessions_of_another_driver_are_refused() -> None:
+    """Only asyncpg's connections can be borrowed."""
+    engine = create_async_engine("sqlite+aiosqlite://")
+    with pytest.raises(StoreUnavailableError, match=r"not on postgresql\+asyncpg"):
+        await postgresql_store(async_sessionmaker(engine), CODEC)
+    await engine.dispose()
+
+
+async def test_options_reach_the_driver(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """Settings, TLS and the number of connections are what was asked for."""
+    with pytest.raises(StoreError, match="SSL"):
+        await postgresql_store(
+            evsrc_postgres_database, CODEC, connect={"ssl": "require"}
+        )
+    settings = {"server_settings": {"application_name": "night shift"}}
+    counting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1"
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, max_connections=2, connect=settings
+    ) as store:
+        await asyncio.gather(
+            *(store.read_all() for _ in range(50)), store.append(write(1))
+        )
+        assert 1 <= await db.fetchval(counting, "night shift") <= 2
+    assert await store_is_gone(db, counting)
+
+
+async def store_is_gone(db: asyncpg.Connection[Any], counting: str) -> bool:
+    """A backend ends a moment after its connection."""
+    async with asyncio.timeout(5):
+        while await db.fetchval(counting, "night shift"):
+            await asyncio.sleep(0)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("largest", "commits"), [(500, range(1, 10)), (1, range(32, 33))]
+)
+async def test_appends_share_commits(
+    evsrc_postgres_database: str,
+    db: asyncpg.Connection[Any],
+    largest: int,
+    commits: range,
+) -> None:
+    """Waiting appends share a transaction, up to the limit that was given."""
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, largest_commit=largest
+    ) as store:
+        await asyncio.gather(
+            *(store.append(write(n, stream=StreamName("s", str(n)))) for n in range(32))
+        )
+    seen = await db.fetchval("SELECT count(DISTINCT xmin::text) FROM evsrc_event")
+    assert seen in commits
+
+
+async def test_a_missing_driver_is_named() -> None:
+    """Without asyncpg the error says which extra to install; the rest works."""
+    script = (
+        "import sys; sys.modules['asyncpg'] = None\n"
+        "import evsrc; evsrc.sqlite_store\n"
+        "try: evsrc.postgresql_store\n"
+        "except evsrc.MissingExtraError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "pip install 'evsrc-py[postgresql]'" in done.stdout
+
+
+# Transactions of the caller.
+
+
+async def test_appends_join_an_asyncpg_transaction(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """The caller's rows and the events are there together, or not at all."""
+    await db.execute("CREATE TABLE theirs (n int)")
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        inside = store.within(db)
+        with pytest.raises(StoreUnavailableError, match="in no transaction"):
+            await inside.append(write(0))
+        async with db.transaction():
+            await db.execute("INSERT INTO theirs VALUES (1)")
+            done = await inside.append(write(1), also=[SaveCheckpoint("r", 1)])
+            assert isinstance(done, Appended)
+            lost = await inside.append(write(2, expected=NO_STREAM))
+            assert lost == Conflict(STREAM, NO_STREAM, 1)
+            assert await numbers(inside) == [1]
+            assert await numbers(store) == [], "it is not committed yet"
+            assert (await inside.read_all()).head == 1
+        assert await numbers(store) == [1]
+        assert await store.checkpoints.load("r") == Checkpoint("r", 1)
+        with pytest.raises(ZeroDivisionError):
+            async with db.transaction():
+                await db.execute("INSERT INTO theirs VALUES (2)")
+                await inside.append(write(2))
+                raise ZeroDivisionError
+        assert await numbers(store) == [1]
+        assert await db.fetchval("SELECT count(*) FROM theirs") == 1
+        await store.append(write(3))
+        assert (await store.read_all()).head == 2, "the rolled back position is used"
+        await inside.close()
+        assert await numbers(store) == [1, 3]
+
+
+async def test_an_append_that_fails_inside_ends_with_the_transaction(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """A used id is an error with its name; a repetition in a transaction is success."""
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        first = write(1)
+        await store.append(first)
+        async with db.transaction():
+            again = await store.within(db).append(first)
+            assert isinstance(again, Appended)
+            assert again.repeated
+            with pytest.raises(DuplicateEventError):
+                await store.within(db).append(
+                    Write(StreamName("else", "where"), first.events, ANY)
+                )
+            await db.execute("SELECT 1")  # it was seen before anything was written
+        async with db.transaction(isolation="serializable"):
+            with pytest.raises(StoreUnavailableError, match="READ COMMITTED"):
+                await store.within(db).append(write(2))
+
+
+async def test_appends_join_a_sqlalchemy_session(
+    evsrc_postgres_database: str, engine: AsyncEngine
+) -> None:
+    """The same with a session, and with a connection, also as its first action."""
+    sessions = async_sessionmaker(engine)
+    async with await postgresql_store(sessions, CODEC) as store:
+        async with sessions() as session, session.begin():
+            await session.execute(text("CREATE TABLE theirs (n int)"))
+        async with sessions() as session, session.begin():
+            await store.within(session).append(write(1))
+            await session.execute(text("INSERT INTO theirs VALUES (1)"))
+        assert await numbers(store) == [1]
+        with pytest.raises(ZeroDivisionError):
+            async with sessions() as session, session.begin():
+                await session.execute(text("INSERT INTO theirs VALUES (2)"))
+                await store.within(session).append(write(2))
+                raise ZeroDivisionError
+        async with engine.connect() as connection:
+            await store.within(connection).append(write(3))
+            assert await numbers(store.within(connection)) == [1, 3]
+            await connection.rollback()
+            found = await connection.execute(text("SELECT n FROM theirs"))
+            assert list(found) == [(1,)]
+        assert await numbers(store) == [1]
+
+
+async def test_concurrent_appends_that_collide_in_a_transaction(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """With concurrent ordering the later of two gets a clear error, and can go again."""
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, ordering="concurrent"
+    ) as store:
+        open_transaction = db.transaction()
+        await open_transaction.start()
+        await store.within(db).append(write(1))
+        other: asyncpg.Connection[Any] = await asyncpg.connect(evsrc_postgres_database)
+        second = other.transaction()
+        await second.start()
+        waiting = asyncio.create_task(store.within(other).append(write(2)))
+        blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while not await store_locks(evsrc_postgres_database, blocked):
+            await asyncio.sleep(0)
+        await open_transaction.commit()
+        with pytest.raises(StoreBusyError):
+            await waiting
+        await second.rollback()
+        async with other.transaction():
+            await store.within(other).append(write(2))
+        await other.close()
+        assert await numbers(store) == [1, 2]
+        assert [r.event.n for r in (await store.read_all()).events] == [1, 2]
+
+
+async def store_locks(url: str, question: str) -> int:
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
+
+
+# Plans.
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+async def test_reads_go_by_an_index(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any], mode: str
+) -> None:
+    """With either kind of plan no read of a stream or a page looks at the whole log."""
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        for n in range(20):
+            await store.append(
+                *(
+                    write(*range(50), stream=StreamName(f"c{n % 3}", f"{n}-{m}"))
+                    for m in range(20)
+                )
+            )
+    await db.execute("ANALYZE")
+    await db.execute(f"SET plan_cache_mode = {mode}")
+    names = Names("public", "evsrc")
+    questions: dict[str, tuple[Any, ...]] = {
+        "payloads": ("c1", "1-1", 3),
+        "stream_forward": ("c1", "1-1", 3, 2**62),
+        "stream_backward": ("c1", "1-1", 9, 5),
+        "log_page": (9000, 109_000, 100),
+        "log_page_matching": (9000, 9500, 100, ["c1"], [], [], []),
+        "find": (uuid4(),),
+    }
+    for name, arguments in questions.items():
+        prepared = await db.prepare(names.sql(name))
+        for _ in range(6):
+            plan = await prepared.explain(*arguments)
+        assert "evsrc_event" in str(plan)
+        assert not scans_whole_log(plan), name
+
+
+def scans_whole_log(plan: Any) -> bool:
+    if isinstance(plan, list):
+        return any(map(scans_whole_log, plan))
+    if not isinstance(plan, dict):
+        return False
+    here = (
+        plan.get("Node Type") == "Seq Scan" and plan["Relation Name"] == "evsrc_event"
+    )
+    return here or any(map(scans_whole_log, plan.values()))
+
+
+# A replica.
+
+
+@pytest.fixture
+def replicated() -> Iterator[tuple[PostgresServer, PostgresServer]]:
+    """A server, and another that follows it."""
+    with start_postgres() as primary, start_postgres() as replica:
+        replica.stop()
+        shutil.rmtree(replica.data)
+        replica._account.run(
+            replica._folder,
+            replica._programs / "pg_basebackup",
+            *("--pgdata", str(replica.data), "--dbname", primary.url),
+            *("--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+        )
+        replica._password = primary._password
+        replica.start()
+        yield primary, replica
+
+
+async def test_history_is_read_from_a_replica(
+    replicated: tuple[PostgresServer, PostgresServer],
+) -> None:
+    """Whole pages come from the replica; what it has not got, from the primary."""
+    primary, replica = replicated
+    async with await postgresql_store(primary.url, CODEC, replica=replica.url) as store:
+        await store.append(write(*range(100)))
+        copy = await asyncpg.connect(replica.url)
+        async with asyncio.timeout(10):
+            while await copy.fetchval("SELECT pg_last_wal_replay_lsn()") < await lsn(
+                primary
+            ):
+                await asyncio.sleep(0)
+        asked = (
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE query LIKE '%evsrc_event%' AND pid <> pg_backend_pid()"
+        )
+        assert await copy.fetchval(asked) == 0
+        page = await store.read_all(limit=60)
+        assert [r.event.n for r in page.events] == list(range(60))
+        assert await copy.fetchval(asked) == 1, "the replica was asked"
+        await copy.execute("SELECT pg_wal_replay_pause()")
+        await store.append(write(100))
+        assert await everything(store) == list(range(101)), "its end is not the log's"
+        await copy.close()
+        await asyncio.to_thread(replica.stop)
+        assert await everything(store) == list(range(101)), "readers go on without it"
+
+
+async def everything(store: Store) -> list[int]:
+    seen: list[int] = []
+    after, query = 0, Query.of(types=["fact"])
+    while (page := await store.read_all(query, after=after, limit=60)).events:
+        seen += [r.event.n for r in page.events]
+        after = page.reached
+    return seen
+
+
+async def lsn(primary: PostgresServer) -> str:
+    connection = await asyncpg.connect(primary.url)
+    try:
+        return await connection.fetchval("SELECT pg_current_wal_lsn()")
+    finally:
+        await connection.close()
+
+
+# For class-based users; the rest is in the tests of each class.
+
+
+async def test_checkpoints_and_failures_join_a_connection(
+    engine: AsyncEngine,
+) -> None:
+    """On a connection they are part of its transaction, also the making of the table."""
+    failed = (uuid4(), "p", "Paid", {"amount": 1}, ValueError("no"))
+    for commit in (False, True):
+        async with engine.connect() as connection:
+            checkpoints = PostgreSQLCheckpointRepository(connection)
+            letters = PostgreSQLDLQRepository(connection)
+            await checkpoints.save_position("reader", 7, uuid4(), "Paid")
+            await letters.add_failed_event(*failed)
+            assert await checkpoints.get_position("reader") == 7
+            await (connection.commit() if commit else connection.rollback())
+        kept = await PostgreSQLCheckpointRepository(engine).get_position("reader")
+        assert kept == (7 if commit else None)
+        found = await PostgreSQLDLQRepository(engine).get_failed_events()
+        assert len(found) == int(commit)
+
+
+async def test_the_facade_store_joins_a_session(engine: AsyncEngine) -> None:
+    """`within` gives the class-based store inside the caller's transaction."""
+    sessions = async_sessionmaker(engine)
+    store = PostgreSQLEventStore(sessions, REGISTRY, schema="shop", prefix="a")
+    first, second = opened(), opened()
+    async with sessions() as session, session.begin():
+        await (await store.within(session)).append_events(
+            first.aggregate_id, "Account", [first], 0
+        )
+    async with sessions() as session:
+        inside = await store.within(session)
+        await inside.append_events(second.aggregate_id, "Account", [second], 0)
+        assert await inside.event_exists(second.event_id)
+        await session.rollback()
+    assert await store.event_exists(first.event_id)
+    assert not await store.event_exists(second.event_id)
+    await store.close()
+    async with engine.connect() as connection:
+        found = await connection.execute(text("SELECT count(*) FROM shop.a_events"))
+        assert found.scalar() == 1
