@@ -14,11 +14,10 @@ from datetime import timedelta
 from typing import Any, Final, Generic, TypeAlias, get_args
 
 import asyncpg
-import msgspec
 
-from ...core.codec import Codec, enc_hook
+from ...core.codec import Codec
 from ...core.errors import EvsrcError, InvalidEventError, StoreUnavailableError
-from ...core.event import E, NewEvent
+from ...core.event import E
 from ...ports import (
     Also,
     Appended,
@@ -30,7 +29,7 @@ from ...ports import (
     Snapshots,
     Write,
 )
-from ..commits import Commits, EncodedWrite, Job, Row
+from ..commits import Commits, Job, encode_write
 from ..wakeup import Wakeup
 from .connections import (
     Db,
@@ -53,7 +52,6 @@ Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
 
 _FEWEST: Final = 2
 _TOO_SMALL: Final = "a {} of {} is too small: one connection is kept for notices"
-_encode_metadata: Final = msgspec.json.Encoder(enc_hook=enc_hook).encode
 
 
 @dataclass(frozen=True)
@@ -81,29 +79,21 @@ class _Encoder(Generic[E]):
         self.types: set[str] = set()
 
     def job(self, writes: Sequence[Write[E]], also: Sequence[Also]) -> Job:
-        encoded = tuple(self.encoded(write) for write in writes)
+        encoded = tuple([encode_write(write, self.codec) for write in writes])
+        for write in encoded:
+            self.types.update(map(_checked_type, set(write.types) - self.types))
         changes = tuple(map(packed_change, also))
-        return Job(encoded, changes, sum(len(write.rows) for write in encoded))
+        return Job(encoded, changes, sum([len(write.ids) for write in encoded]))
 
-    def encoded(self, write: Write[E]) -> EncodedWrite:
-        encode = self.codec.encode
-        rows = tuple(
-            Row(new.id, self.name(new.event), _packed_metadata(new), encode(new.event))
-            for new in write.events
-        )
-        return EncodedWrite(write.stream, rows, write.expected)
 
-    def name(self, event: E) -> str:
-        name = self.codec.name(event)
-        if name not in self.types:
-            try:
-                name.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidEventError(name, str(error)) from error
-            if "\0" in name:
-                raise InvalidEventError(name, "the stored name holds a NUL")
-            self.types.add(name)
-        return name
+def _checked_type(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEventError(name, str(error)) from error
+    if "\0" in name:
+        raise InvalidEventError(name, "the stored name holds a NUL")
+    return name
 
 
 class _Appending(Generic[E]):
@@ -148,14 +138,6 @@ class _Appending(Generic[E]):
         await self.commits.close()
         await self.notices.close()
         self.notices.wakeup.advance(0)
-
-
-def _packed_metadata(new: NewEvent[E]) -> bytes | None:
-    try:
-        packed = _encode_metadata(new.metadata)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise InvalidEventError("metadata", str(error)) from error
-    return None if packed == b"{}" else packed
 
 
 async def postgresql_store(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
+from asyncpg.pgproto import pgproto
 
 from ...core.errors import (
     AppendOutcomeUnknownError,
@@ -39,9 +41,9 @@ from ...ports import (
 from ..commits import Job, Verdict
 from ..rows import LETTER, pack_letter, row_crc
 from .checks import (
-    content_sum,
+    content_sums,
     number_crc,
-    rest_sum,
+    rest_sums,
     snapshot_crc,
     stream_salt,
     type_salt,
@@ -151,6 +153,13 @@ class Writer:
         self.head = max(self.head, row["head"] or 0)
         return _verdicts(jobs, row)
 
+    def salt_of(self, type: str) -> int:
+        """Give the salt of an event type, which is remembered."""
+        salt = self.salts.get(type)
+        if salt is None:
+            salt = self.salts[type] = type_salt(type)
+        return salt
+
     def arguments(self, jobs: Sequence[Job]) -> tuple[Any, ...]:
         """Give *jobs* as the function's arrays, from `_jobs` on."""
         writes = [(j, write) for j, job in enumerate(jobs, 1) for write in job.writes]
@@ -159,15 +168,21 @@ class Writer:
             name: (number, stream_salt(name.category, name.id))
             for number, name in enumerate(streams, 1)
         }
-        events: list[tuple[Any, ...]] = []
+        number: list[int] = []
+        ids: list[bytes] = []
+        types: list[str] = []
+        metas: list[bytes | None] = []
+        data: list[bytes] = []
+        crcs: list[int] = []
         for w, (_, write) in enumerate(writes, 1):
-            salt = index[write.stream][1]
-            for id, type, meta, data in write.rows:
-                known = self.salts.get(type)
-                if known is None:
-                    known = self.salts[type] = type_salt(type)
-                sums = content_sum(salt, known, data), rest_sum(id.bytes, meta)
-                events.append((w, id, type, meta, data, *sums))
+            number += [w] * len(write.ids)
+            ids += write.ids
+            types += write.types
+            metas += write.metas
+            data += write.data
+            salt = repeat(index[write.stream][1])
+            crcs += content_sums(salt, map(self.salt_of, write.types), write.data)
+        seals = list(rest_sums(ids, metas))
         also = [
             {"job": j, **change.packed}
             for j, job in enumerate(jobs, 1)
@@ -179,9 +194,15 @@ class Writer:
             [name.id for name in streams],
             [j for j, _ in writes],
             [index[write.stream][0] for _, write in writes],
-            [len(write.rows) for _, write in writes],
+            [len(write.ids) for _, write in writes],
             [_number(write.expected) for _, write in writes],
-            *(zip(*events, strict=True) if events else [()] * 7),
+            number,
+            list(map(pgproto.UUID, ids)),  # sooner made than the standard library's
+            types,
+            metas,
+            data,
+            crcs,
+            seals,
             _encode(also).decode() if also else None,
         )
 
@@ -284,6 +305,4 @@ def _refused_change(
 
 
 def _stream_of(job: Job, id: UUID) -> StreamName:
-    return next(
-        write.stream for write in job.writes if any(row.id == id for row in write.rows)
-    )
+    return next(write.stream for write in job.writes if id.bytes in write.ids)

@@ -9,9 +9,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
-
-from msgspec import Struct
 
 from ...core.errors import (
     CheckpointError,
@@ -21,7 +18,7 @@ from ...core.errors import (
     StoreError,
 )
 from ...core.event import StreamName
-from ...core.expectation import Expected, satisfies
+from ...core.expectation import satisfies
 from ...core.snapshot import Snapshot
 from ...ports import (
     START,
@@ -34,6 +31,7 @@ from ...ports import (
     SaveDeadLetter,
     SaveSnapshot,
 )
+from ..commits import EncodedWrite, Job, Verdict
 from .checks import (
     content_crc,
     event_seals,
@@ -46,28 +44,6 @@ from .checks import (
 from .errors import checked_name, checked_number, checked_stream, is_fatal
 from .records import lost_lease, put_letter
 from .sql import sql
-
-
-class EncodedWrite(Struct, frozen=True, gc=False):
-    """One write, ready for the database: what its events consist of, by column."""
-
-    stream: StreamName
-    ids: list[bytes]
-    types: list[str]
-    metas: list[bytes | None]
-    data: list[bytes]
-    expected: Expected
-
-
-class Job(Struct, frozen=True, gc=False):
-    """One append, and what is written with it."""
-
-    writes: tuple[EncodedWrite, ...]
-    also: Sequence[Also]
-    events: int
-
-
-Verdict: TypeAlias = Appended | Conflict | EvsrcError
 
 
 @dataclass(slots=True)
