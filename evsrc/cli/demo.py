@@ -112,9 +112,7 @@ async def _demo(console: Console, data: Data, place: str, tailnum: str | None) -
         show.race(console, await race(store))
     async with await _store(place) as store:
         second = await build(store, data, lambda _: None)
-    show.built(
-        console, "second run, same database: resumes where it was", second
-    )
+    show.built(console, "second run, same database: resumes where it was", second)
     return _ended(console, first, second)
 
 
