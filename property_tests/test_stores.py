@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from msgspec.structs import replace
 
 from evsrc import (
     ANY,
@@ -19,14 +30,20 @@ from evsrc import (
     Appended,
     CheckpointError,
     Conflict,
+    DeadLetter,
     DuplicateEventError,
+    Fence,
+    Lease,
+    LeaseLostError,
     NewEvent,
     Query,
     QueryItem,
     SaveCheckpoint,
+    SaveDeadLetter,
     StreamName,
     Write,
     memory_store,
+    postgresql_store,
     sqlite_store,
 )
 from evsrc.core.expectation import matches, satisfies
@@ -43,6 +60,28 @@ writes = st.lists(st.builds(Write, streams, news, expectations), min_size=1, max
 names = st.frozensets(st.sampled_from("ab"), max_size=2)
 types = st.frozensets(st.sampled_from(["fact", "note", "else"]), max_size=2)
 items = st.tuples(names, types).filter(any).map(lambda item: QueryItem(*item))
+owned, tokens = st.sampled_from(["lease", "x"]), st.integers(0, 4)
+statuses = st.sampled_from(["failed", "retrying", "resolved"])
+times = st.integers(0, 3).map(lambda n: datetime(2026, 1, 1, 0, 0, n, 1, tzinfo=UTC))
+texts = st.text(max_size=3)
+letters = st.builds(
+    DeadLetter,
+    subscription=st.sampled_from("xy"),
+    event_id=st.integers(1, 2).map(lambda n: UUID(int=n)),
+    type=st.just("fact"),
+    data=st.binary(max_size=3),
+    error=texts,
+    stacktrace=st.none() | texts,
+    attempts=st.integers(1, 2),
+    first_failed_at=times,
+    last_failed_at=times,
+    status=statuses,
+    resolved_at=st.none() | times,
+    resolved_by=st.none() | texts,
+    stream=st.none() | streams,
+    position=st.integers(0, 2),
+)
+LONG, OVER = timedelta(hours=1), timedelta(0)
 queries = st.just("all") | st.lists(items, min_size=1, max_size=3).map(
     lambda found: Query(tuple(found))
 )
@@ -54,6 +93,9 @@ class Model:
     def __init__(self) -> None:
         self.log: list[tuple[StreamName, int, NewEvent[Any]]] = []
         self.checkpoints: dict[str, int] = {}
+        self.letters: dict[tuple[str, UUID], DeadLetter] = {}
+        self.leases: dict[str, Lease] = {}
+        self.tokens: dict[str, int] = {}
 
     def stream(self, name: StreamName) -> list[NewEvent[Any]]:
         return [new for stream, _, new in self.log if stream == name]
@@ -151,22 +193,29 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(query=queries, start=st.integers(0, 12), limit=st.integers(1, 5))
     def read_log(self, query: Any, start: int, limit: int) -> None:
+        positions = [0, *self.positions()]
         expected = [
             (position, stream, version, new.id)
-            for position, (stream, version, new) in enumerate(self.model.log, 1)
-            if position > start
+            for position, (stream, version, new) in zip(
+                positions[1:], self.model.log, strict=True
+            )
+            if position > positions[min(start, len(self.model.log))]
             and matches(query, stream.category, CODEC.name(new.event))
         ]
-        found, after = [], min(start, len(self.model.log))
+        found, after = [], positions[min(start, len(self.model.log))]
         while True:
             page = self.wait(self.store.read_all(query, after=after, limit=limit))
             assert len(page.events) <= limit
-            assert page.head == len(self.model.log)
+            assert page.head >= positions[-1]
             found += [(r.position, r.stream, r.version, r.id) for r in page.events]
             after = page.reached
             if after >= page.head:
                 break
         assert found == expected
+
+    def positions(self) -> list[int]:
+        """Give the positions of the log; nearly every store has them dense."""
+        return list(range(1, len(self.model.log) + 1))
 
     @rule(
         name=st.sampled_from("xy"),
@@ -185,6 +234,89 @@ class StoreMachine(RuleBasedStateMachine):
             kept[name] = position
         expected = Checkpoint(name, kept[name]) if name in kept else None
         assert self.wait(self.store.checkpoints.load(name)) == expected
+
+    @rule(letter=letters, wanted=st.none() | writes, name=owned, token=tokens)
+    def park(
+        self, letter: DeadLetter, wanted: list[Write[Any]] | None, name: str, token: int
+    ) -> None:
+        """A fenced append of a letter, with events or without."""
+        held, key = self.model.leases.get(name), (letter.subscription, letter.event_id)
+        also = [SaveDeadLetter(letter), Fence(name, token)]
+        fenced = held is None or held.token != token
+        before = list(self.model.log)
+        expected = "appended" if wanted is None else self.model.append(wanted)
+        (outcome,) = self.wait(gathered(self.store.append(*wanted or (), also=also)))
+        if fenced and expected == "appended":
+            self.model.log = before
+            assert isinstance(outcome, LeaseLostError)
+        elif fenced and expected is DuplicateEventError:  # either is told first
+            assert isinstance(outcome, (LeaseLostError, DuplicateEventError))
+        else:
+            self.expect(outcome, expected)
+            if expected == "appended":
+                self.model.letters[key] = letter
+
+    @rule(letter=letters, was=letters, forget=st.booleans())
+    def change_letter(self, letter: DeadLetter, was: DeadLetter, forget: bool) -> None:
+        kept = self.store.dead_letters
+        key = was.subscription, was.event_id
+        letter = replace(letter, subscription=key[0], event_id=key[1])
+        there = self.model.letters.get(key) == was
+        change = kept.delete(was) if forget else kept.update(letter, was)
+        assert self.wait(change) == there
+        if there and forget:
+            del self.model.letters[key]
+        elif there:
+            self.model.letters[key] = letter
+
+    @rule(
+        subscription=st.none() | st.sampled_from("xy"),
+        status=st.none() | statuses,
+        limit=st.integers(0, 4),
+    )
+    def list_letters(self, subscription: str | None, status: Any, limit: int) -> None:
+        expected = [
+            letter
+            for letter in self.model.letters.values()
+            if subscription in (None, letter.subscription)
+            and status in (None, letter.status)
+        ]
+        expected.sort(key=lambda x: (x.first_failed_at, x.position, x.event_id))
+        listed = self.wait(
+            self.store.dead_letters.list(subscription, status=status, limit=limit)
+        )
+        ages = [(x.first_failed_at, x.position) for x in expected[:limit]]
+        assert [(x.first_failed_at, x.position) for x in listed] == ages
+        assert len(set(listed)) == len(listed)
+        assert set(listed) <= set(expected)
+
+    @rule(name=owned, owner=st.sampled_from("ab"), over=st.booleans())
+    def acquire(self, name: str, owner: str, over: bool) -> None:
+        held, leases = self.model.leases.get(name), self.model.leases
+        free = held is None or held.owner == owner or held.until <= datetime.now(UTC)
+        lease = self.wait(
+            self.store.leases.acquire(name, owner, OVER if over else LONG)
+        )
+        assert (lease is not None) == free
+        if lease is not None:
+            self.model.tokens[name] = self.model.tokens.get(name, 0) + 1
+            assert (lease.owner, lease.token) == (owner, self.model.tokens[name])
+            leases[name] = lease
+
+    @rule(name=owned, owner=st.sampled_from("ab"), token=tokens, renew=st.booleans())
+    def renew_or_release(self, name: str, owner: str, token: int, renew: bool) -> None:
+        held, leases = self.model.leases.get(name), self.store.leases
+        lease = Lease(name, owner, token, datetime.now(UTC))
+        valid = held is not None and held.token == token
+        if renew:
+            renewed = self.wait(leases.renew(lease, LONG))
+            assert (renewed is not None) == valid
+            if valid:
+                self.model.leases[name] = renewed
+        else:
+            self.wait(leases.release(lease))
+            if valid:
+                del self.model.leases[name]
 
     @invariant()
     def the_log_is_the_list(self) -> None:
@@ -227,6 +359,51 @@ class SqliteMemoryMachine(StoreMachine):
 
     async def open(self) -> EventStore[Any]:
         return await sqlite_store(":memory:", CODEC)
+
+
+class PostgresqlMachine(StoreMachine):
+    """PostgreSQL; each example has tables of its own."""
+
+    url: ClassVar[str]
+    ordering: ClassVar[Any]
+    numbers: ClassVar[Iterator[int]]
+
+    async def open(self) -> EventStore[Any]:
+        self.prefix = f"m{next(self.numbers)}"
+        return await self.opened()
+
+    async def opened(self) -> EventStore[Any]:
+        return await postgresql_store(
+            self.url, CODEC, prefix=self.prefix, ordering=self.ordering
+        )
+
+    def positions(self) -> list[int]:
+        if self.ordering == "serial":
+            return super().positions()
+        page = self.wait(self.store.read_all(limit=10_000))
+        found = [recorded.position for recorded in page.events]
+        assert found == sorted(set(found))
+        return found
+
+    @rule()
+    def reopen(self) -> None:
+        assert self.wait(self.store.verify()) == ()
+        self.wait(self.store.close())
+        self.store = self.wait(self.opened())
+
+
+@pytest.mark.parametrize("ordering", ["serial", "concurrent"])
+def test_postgresql(evsrc_postgres_database: str, ordering: str) -> None:
+    """The machine drives PostgreSQL, with either ordering."""
+
+    class Machine(PostgresqlMachine):
+        pass
+
+    Machine.url, Machine.ordering = evsrc_postgres_database, ordering
+    Machine.numbers = count(1)
+    run_state_machine_as_test(
+        Machine, settings=settings(max_examples=20, stateful_step_count=25)
+    )
 
 
 _steps = settings(max_examples=60, stateful_step_count=25)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
@@ -19,6 +23,7 @@ from evsrc import (
     EventTypeNotFoundError,
     Failure,
     Metadata,
+    NewEvent,
     Opaque,
     Park,
     Recorded,
@@ -35,6 +40,7 @@ from evsrc import (
     json_codec,
     many,
     merge,
+    new_event,
     new_id,
     opaque_codec,
     retry_then,
@@ -334,13 +340,36 @@ def test_recorded_converts_when_asked() -> None:
 
 
 def test_ids_are_unique_and_rise() -> None:
-    """Ids are of version 7, and later milliseconds give greater ones."""
+    """Ids are of version 7, each greater than the one before."""
     ids = [new_id() for _ in range(5000)]
     assert len(set(ids)) == 5000
     assert {(id.version, id.variant) for id in ids} == {(7, "specified in RFC 4122")}
-    millis = [id.int >> 80 for id in ids]
-    assert millis == sorted(millis)
+    assert ids == sorted(ids)
     assert UUID(str(ids[0])) == ids[0]
+    new, given = new_event("fact"), NewEvent("fact", ids[0])
+    assert (new.id.version, new.id.int) == (7, new.number)
+    assert (given.id, given.number) == (ids[0], ids[0].int)
+
+
+def test_no_two_threads_or_processes_make_one_id() -> None:
+    """Threads that count on from one millisecond get different ids; so does a fork."""
+    with ThreadPoolExecutor(4) as pool:
+        made = pool.map(lambda _: [new_id() for _ in range(5000)], range(4))
+        assert len({id for ids in made for id in ids}) == 20_000
+    if hasattr(os, "fork"):
+        script = (
+            "import os; from evsrc import new_id; r, w = os.pipe(); new_id()\n"
+            "if child := os.fork():\n"
+            "    mine = {new_id().hex for _ in range(999)}; os.waitpid(child, 0)\n"
+            "    print(len(mine | set(os.read(r, 65536).decode().split())))\n"
+            "else:\n"
+            "    ids = ' '.join(new_id().hex for _ in range(999))\n"
+            "    os.write(w, ids.encode())"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "1998\n"
 
 
 def test_records_can_be_made_with_their_types_spelled_out() -> None:

@@ -25,6 +25,7 @@ ALLOWED = {
     "stores": {"core", "ports", "stores"},
     "facade": {"core", "ports", "runtime", "stores", "facade"},
     "projections": {"core", "facade"},
+    "snapshots": {"core", "facade"},
     "subscriptions": {"core", "facade"},
     "testing": {"core", "ports", "runtime", "stores", "facade", "testing"},
 }
@@ -105,7 +106,9 @@ def test_public_names_are_there() -> None:
         evsrc.nonsense  # noqa: B018
 
 
-@pytest.mark.parametrize("door", ["projections", "subscriptions", "testing"])
+@pytest.mark.parametrize(
+    "door", ["projections", "snapshots", "subscriptions", "testing"]
+)
 def test_doors_export_what_they_say(door: str) -> None:
     """The modules of the guide's import paths have complete lists of names."""
     module = importlib.import_module(f"evsrc.{door}")
@@ -136,7 +139,7 @@ def test_importing_loads_no_driver_and_is_quick() -> None:
         "took = time.perf_counter() - t; "
         "evsrc.DomainEvent, evsrc.AggregateRepository, evsrc.SQLiteEventStore; "
         "evsrc.InMemoryEventBus, evsrc.memory_store, evsrc.transact, evsrc.subscribe; "
-        "import evsrc.projections, evsrc.subscriptions; "
+        "import evsrc.projections, evsrc.snapshots, evsrc.subscriptions; "
         "loaded = {'aiosqlite', 'asyncpg', 'rich', 'pydantic', 'sqlite3'} & set(sys.modules); "
         "print(took * 1000, *loaded)"
     )

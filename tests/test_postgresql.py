@@ -23,6 +23,9 @@ from evsrc import (
     Conflict,
     DuplicateEventError,
     NewEvent,
+    PostgreSQLCheckpointRepository,
+    PostgreSQLDLQRepository,
+    PostgreSQLEventStore,
     Query,
     SaveCheckpoint,
     SchemaError,
@@ -38,6 +41,7 @@ from evsrc.ports import Checkpoint, EventStore
 from evsrc.stores.postgresql.schema import Names
 from evsrc.testing import CODEC, Fact, Note, start_postgres, store_checks
 from evsrc.testing.servers import PostgresServer
+from tests.facade_domain import REGISTRY, opened
 
 Store = EventStore[Any]
 STREAM = StreamName("thing", "1")
@@ -161,6 +165,7 @@ async def test_names_are_checked(name: str) -> None:
     [
         ({"ordering": "none"}, "serial or concurrent"),
         ({"largest_commit": 0}, "at least 1"),
+        ({"max_connections": 1}, "max_connections of 1 is too small"),
         ({"ordering": "concurrent", "replica": "x"}, "needs serial ordering"),
     ],
 )
@@ -255,6 +260,35 @@ async def test_borrowed_connections(
         assert await pool.fetchval("SELECT 1") == 1
         async with engine.connect() as connection:
             assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+
+async def test_a_pool_has_room_for_notices(evsrc_postgres_database: str) -> None:
+    """With a single connection, notices and appends would wait for each other."""
+    async with asyncpg.create_pool(
+        evsrc_postgres_database, min_size=1, max_size=1
+    ) as pool:
+        with pytest.raises(ValueError, match="a pool of 1 is too small"):
+            await postgresql_store(pool, CODEC)
+
+
+async def test_closing_does_not_wait_for_a_stuck_read(
+    evsrc_postgres_database: str,
+) -> None:
+    """A read that waits for a lock is ended when the store is closed."""
+    async with asyncio.timeout(30):
+        store = await postgresql_store(evsrc_postgres_database, CODEC)
+        other: asyncpg.Connection[Any] = await asyncpg.connect(evsrc_postgres_database)
+        async with other.transaction():
+            await other.execute("LOCK TABLE evsrc_event IN ACCESS EXCLUSIVE MODE")
+            reading = asyncio.create_task(store.read_all())
+            while not await other.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            ):
+                await asyncio.sleep(0)
+            await store.close()
+            with pytest.raises(StoreError):
+                await reading
+        await other.close()
 
 
 async def test_sessions_of_another_driver_are_refused() -> None:
@@ -556,3 +590,47 @@ async def lsn(primary: PostgresServer) -> str:
         return await connection.fetchval("SELECT pg_current_wal_lsn()")
     finally:
         await connection.close()
+
+
+# For class-based users; the rest is in the tests of each class.
+
+
+async def test_checkpoints_and_failures_join_a_connection(
+    engine: AsyncEngine,
+) -> None:
+    """On a connection they are part of its transaction, also the making of the table."""
+    failed = (uuid4(), "p", "Paid", {"amount": 1}, ValueError("no"))
+    for commit in (False, True):
+        async with engine.connect() as connection:
+            checkpoints = PostgreSQLCheckpointRepository(connection)
+            letters = PostgreSQLDLQRepository(connection)
+            await checkpoints.save_position("reader", 7, uuid4(), "Paid")
+            await letters.add_failed_event(*failed)
+            assert await checkpoints.get_position("reader") == 7
+            await (connection.commit() if commit else connection.rollback())
+        kept = await PostgreSQLCheckpointRepository(engine).get_position("reader")
+        assert kept == (7 if commit else None)
+        found = await PostgreSQLDLQRepository(engine).get_failed_events()
+        assert len(found) == int(commit)
+
+
+async def test_the_facade_store_joins_a_session(engine: AsyncEngine) -> None:
+    """`within` gives the class-based store inside the caller's transaction."""
+    sessions = async_sessionmaker(engine)
+    store = PostgreSQLEventStore(sessions, REGISTRY, schema="shop", prefix="a")
+    first, second = opened(), opened()
+    async with sessions() as session, session.begin():
+        await (await store.within(session)).append_events(
+            first.aggregate_id, "Account", [first], 0
+        )
+    async with sessions() as session:
+        inside = await store.within(session)
+        await inside.append_events(second.aggregate_id, "Account", [second], 0)
+        assert await inside.event_exists(second.event_id)
+        await session.rollback()
+    assert await store.event_exists(first.event_id)
+    assert not await store.event_exists(second.event_id)
+    await store.close()
+    async with engine.connect() as connection:
+        found = await connection.execute(text("SELECT count(*) FROM shop.a_events"))
+        assert found.scalar() == 1

@@ -246,14 +246,14 @@ def test_the_server_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", [b"f", b""], ids=["stop", "end of input"])
 def test_the_keeper_kills_what_does_not_stop(tmp_path: Path, order: bytes) -> None:
-    """A server deaf to SIGINT, and its children, are killed when patience ends."""
+    """A server deaf to signals, and its children, are killed when patience ends."""
     keep = (
         "import sys; from pathlib import Path; from evsrc.testing import _keeper\n"
         "_keeper.PATIENCE = 0.1\n"
         "_keeper.keep(Path(sys.argv[1]), *map(int, sys.argv[2:4]), sys.argv[4:])"
     )
     # the shell is the postmaster, the first sleep a backend in a session of its own
-    deaf = "trap '' INT; setsid sleep 1000 & echo $! > child; sleep 1000"
+    deaf = "trap '' INT QUIT; setsid sleep 1000 & echo $! > child; sleep 1000"
     folder = tmp_path / "folder"
     folder.mkdir()
     account = (str(os.getuid()), str(os.getgid()))

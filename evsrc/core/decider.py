@@ -95,14 +95,14 @@ def run(
     Returns:
         the last state and all events, in order.
     """
-    decide, is_terminal = decider.decide, decider.is_terminal
+    decide, evolve, is_terminal = decider.decide, decider.evolve, decider.is_terminal
     events: list[E] = []
     for command in commands:
         if is_terminal(state):
             break
-        happened = decide(state, command)
-        state = fold(decider, happened, state)
-        events += happened
+        for event in decide(state, command):
+            state = evolve(state, event)
+            events.append(event)
     return state, tuple(events)
 
 

@@ -24,6 +24,10 @@ know an error as a builtin one, the builtin stays a second base.
     │   └── CorruptionError            stored bytes changed or are missing
     ├── CheckpointError                a checkpoint is not where the caller said
     ├── LeaseLostError                 somebody else has the lease by now
+    ├── SnapshotError                  an aggregate's snapshot cannot be made or used
+    │   ├── SnapshotNotFoundError
+    │   ├── SnapshotSchemaVersionError
+    │   └── SnapshotDeserializationError
     ├── SubscriptionError
     │   ├── SubscriptionConfigError    (ValueError)
     │   ├── SubscriptionStateError
@@ -223,6 +227,38 @@ class LeaseLostError(EvsrcError):
         self.name = name
         self.token = token
         self.actual = actual
+
+
+class SnapshotError(EvsrcError):
+    """A snapshot of an aggregate cannot be made, or cannot be used."""
+
+    def __init__(self, aggregate_id: object, aggregate_type: str, problem: str) -> None:
+        super().__init__(f"snapshot of {aggregate_type} {aggregate_id}: {problem}")
+        self.aggregate_id = aggregate_id
+        self.aggregate_type = aggregate_type
+
+
+class SnapshotNotFoundError(SnapshotError):
+    """There is no snapshot."""
+
+    def __init__(self, aggregate_id: object, aggregate_type: str) -> None:
+        super().__init__(aggregate_id, aggregate_type, "there is none")
+
+
+class SnapshotSchemaVersionError(SnapshotError):
+    """A snapshot was made by a class with another `schema_version`."""
+
+    def __init__(
+        self, aggregate_id: object, aggregate_type: str, expected: int, actual: int
+    ) -> None:
+        problem = f"its schema version is {actual}, the class has {expected}"
+        super().__init__(aggregate_id, aggregate_type, problem)
+        self.expected = expected
+        self.actual = actual
+
+
+class SnapshotDeserializationError(SnapshotError):
+    """A snapshot's bytes changed, or its state cannot be read as the class's state."""
 
 
 class SubscriptionError(EvsrcError):

@@ -111,8 +111,23 @@ class NewEvent(Struct, Generic[E], frozen=True, gc=False):
     """
 
     event: E
-    id: UUID
+    _id: UUID | int
     metadata: Metadata = NO_METADATA
+
+    @property
+    def id(self) -> UUID:
+        """The event's unique id."""
+        return _uuid(self._id)
+
+    @property
+    def number(self) -> int:
+        """The id as a number of 128 bits."""
+        id = self._id
+        return id if isinstance(id, int) else id.int
+
+
+def _uuid(id: UUID | int) -> UUID:
+    return UUID(int=id) if isinstance(id, int) else id
 
 
 class Recorded(Struct, Generic[E], frozen=True, gc=False):
@@ -127,14 +142,15 @@ class Recorded(Struct, Generic[E], frozen=True, gc=False):
     stream: StreamName
     version: int
     position: int
-    _id: UUID | bytes
+    _id: UUID | bytes | int
     _metadata: Metadata | bytes | None
     _at: int
 
     @property
     def id(self) -> UUID:
         """The event's unique id."""
-        return self._id if isinstance(self._id, UUID) else UUID(bytes=self._id)
+        id = self._id
+        return UUID(bytes=id) if isinstance(id, bytes) else _uuid(id)
 
     @property
     def metadata(self) -> Metadata:

@@ -5,9 +5,23 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+)
 from uuid import UUID
 
+import msgspec
+
+from ..core.codec import dec_hook, enc_hook
 from ..core.decider import Decider
 from ..core.errors import (
     AggregateIdMismatchError,
@@ -19,6 +33,8 @@ from .handlers import HandlerTable, Unregistered, check_unregistered
 
 TState = TypeVar("TState")
 
+_VALUE: Final = "value"  # the key of a state that is not an object
+
 Folded: TypeAlias = tuple[Any, int]
 """An aggregate's state and version: the state of its decider."""
 
@@ -29,11 +45,18 @@ class AggregateRoot(ABC, Generic[TState]):
     State may be any immutable value (pydantic, msgspec, a frozen dataclass ...). A
     state that `_apply` changes in place cannot be restored when it raises.
 
+    Class attributes:
+        aggregate_type: the category of its streams.
+        schema_version: raise it when the meaning of the state changes: snapshots of
+            another version are not used.
+        validate_versions: refuse an event whose version is not the next one.
+
     Args:
         aggregate_id: which one.
     """
 
     aggregate_type: str = "Unknown"
+    schema_version: int = 1
     validate_versions: bool = True
 
     def __init__(self, aggregate_id: UUID) -> None:
@@ -41,6 +64,7 @@ class AggregateRoot(ABC, Generic[TState]):
         self._version = 0
         self._state: TState | None = None
         self._uncommitted: list[DomainEvent] = []
+        self._cleared = False  # the state may hold what was never saved
 
     @property
     def aggregate_id(self) -> UUID:
@@ -75,8 +99,7 @@ class AggregateRoot(ABC, Generic[TState]):
         """Fold an event in, and if it is new, keep it to be saved.
 
         All or nothing: if `_apply` raises, state, version and pending events stay as
-            they
-        were.
+        they were.
 
         Raises:
             AggregateIdMismatchError: the event names another aggregate.
@@ -126,8 +149,18 @@ class AggregateRoot(ABC, Generic[TState]):
         """Forget the pending events: they are saved."""
         self._uncommitted.clear()
 
+    def _mark_saved(self, count: int) -> None:
+        """Forget the first *count* pending events; others came meanwhile."""
+        later = self._uncommitted[count:]
+        self.mark_events_as_committed()
+        self._uncommitted.extend(later)
+
     def clear_uncommitted_events(self) -> list[DomainEvent]:
-        """Forget the pending events, and give them."""
+        """Forget the pending events, and give them.
+
+        A repository takes no snapshot of the aggregate then, until it is loaded anew.
+        """
+        self._cleared = self._cleared or bool(self._uncommitted)
         pending, self._uncommitted = self._uncommitted, []
         return pending
 
@@ -138,6 +171,47 @@ class AggregateRoot(ABC, Generic[TState]):
     @abstractmethod
     def _get_initial_state(self) -> TState:
         """Give the state to start from."""
+
+    # Snapshots: to be overridden if the state cannot be shown as JSON values, or if
+    # the aggregate keeps anything beside it.
+
+    def _serialize_state(self) -> dict[str, Any]:
+        """Give the state as JSON values; {} before the first event."""
+        if self._state is None:
+            return {}
+        plain: Any = msgspec.to_builtins(self._state, str_keys=True, enc_hook=enc_hook)
+        if isinstance(plain, dict):
+            return cast("dict[str, Any]", plain)
+        return {_VALUE: plain}
+
+    def _restore_from_snapshot(self, state_dict: dict[str, Any], version: int) -> None:
+        """Take over a state as `_serialize_state` gave it.
+
+        Raises:
+            TypeError: the class does not say what its state is.
+            ValidationError: it is no such state.
+        """
+        kind = self._get_state_type()
+        if kind is None:
+            raise TypeError(
+                f"{type(self).__name__} does not name the type of its state: derive "
+                "from AggregateRoot[State], or override _restore_from_snapshot"
+            )
+        plain = (
+            state_dict.get(_VALUE, state_dict) if len(state_dict) == 1 else state_dict
+        )
+        self._state = msgspec.convert(plain, kind, str_keys=True, dec_hook=dec_hook)
+        self._version = version
+
+    @classmethod
+    def _get_state_type(cls) -> Any:
+        """Give the type of the state, as in `AggregateRoot[State]`; None: not named."""
+        for base in cls.__mro__:
+            for generic in base.__dict__.get("__orig_bases__", ()):
+                origin, arguments = get_origin(generic), get_args(generic)
+                if isinstance(origin, type) and issubclass(origin, AggregateRoot):
+                    return None if isinstance(arguments[0], TypeVar) else arguments[0]
+        return None
 
     @classmethod
     def decider(

@@ -17,6 +17,8 @@ from .checkpoints import SQLCheckpointRepository
 from .codec import domain_codec
 from .dlq import SQLDLQRepository
 from .events import DomainEvent, EventRegistry
+from .snapshots import CREATE as _SNAPSHOTS
+from .snapshots import SQLSnapshotStore
 from .stores import EventStore
 from .tables import Execute, Rows
 
@@ -136,7 +138,7 @@ class PostgreSQLCheckpointRepository(SQLCheckpointRepository):
     """
 
     def __init__(self, conn: Any) -> None:
-        super().__init__(_on_sqlalchemy(conn, _CHECKPOINTS))
+        super().__init__(_executing(_joined(conn), _CHECKPOINTS))
 
 
 class PostgreSQLDLQRepository(SQLDLQRepository):
@@ -148,11 +150,30 @@ class PostgreSQLDLQRepository(SQLDLQRepository):
     """
 
     def __init__(self, conn: Any) -> None:
-        super().__init__(_on_sqlalchemy(conn, _FAILURES))
+        super().__init__(_executing(_joined(conn), _FAILURES))
 
 
-def _on_sqlalchemy(conn: Any, create: str) -> Execute:
-    begin: Callable[[], Any] = _joined(conn)
+class PostgreSQLSnapshotStore(SQLSnapshotStore):
+    """Snapshots in a table of a PostgreSQL database; each call is committed at once.
+
+    Args:
+        session_factory: SQLAlchemy's `async_sessionmaker` over postgresql+asyncpg.
+    """
+
+    def __init__(self, session_factory: Callable[[], Any]) -> None:
+        @asynccontextmanager
+        async def begin() -> AsyncGenerator[Any]:
+            async with session_factory() as session, session.begin():
+                yield await session.connection()
+
+        self.session_factory = session_factory
+        self._run = _executing(begin, _SNAPSHOTS)
+
+    async def _execute(self, statement: str, values: Mapping[str, object]) -> Rows:
+        return await self._run(statement, values)
+
+
+def _executing(begin: Callable[[], Any], create: str) -> Execute:
     table = create.split()[5]
 
     async def execute(statement: str, values: Mapping[str, object]) -> Rows:

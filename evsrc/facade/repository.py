@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, get_args
 from uuid import UUID
 
 from ..core.errors import (
     AggregateNotFoundError,
     AggregateTypeMismatchError,
     OptimisticLockError,
+    SnapshotError,
 )
-from ..ports import Conflict, Write
+from ..core.event import StreamName
+from ..ports import Conflict, Loaded, Write
+from ..ports import EventStore as Record
 from ..runtime.transact import transact
 from .aggregate import AggregateRoot
 from .codec import enveloped
 from .events import DomainEvent
+from .snapshots import AggregateSnapshot, SnapshotStore
+from .snapshotting import SnapshotMode, Snapshotting
 from .stores import EventPublisher, EventStore, stream_of
 
 AggT = TypeVar("AggT", bound=AggregateRoot[Any])
@@ -33,9 +39,18 @@ class AggregateRepository(Generic[AggT]):
         aggregate_type: the category of their streams; the class must not name another.
         event_publisher: told about events once they are saved. What it raises is
             logged: the events are saved, and subscriptions read them from the log.
+        snapshot_store: where snapshots of the aggregates are kept. A load then reads
+            the snapshot and the events after it; one that is missing, damaged, of
+            another `schema_version` or ahead of the events is as good as none.
+        snapshot_threshold: a snapshot is taken when a save crosses a multiple of it.
+        snapshot_mode: "sync": `save` returns after the snapshot is kept; "background":
+            it does not wait (of each aggregate the newest snapshot waits, and 1000 in
+            all); "manual": by `create_snapshot` only. What goes wrong with a snapshot
+            is logged.
 
     Raises:
         AggregateTypeMismatchError: the class names another type.
+        ValueError: a threshold below 1, or another mode.
     """
 
     def __init__(
@@ -44,6 +59,9 @@ class AggregateRepository(Generic[AggT]):
         aggregate_factory: type[AggT],
         aggregate_type: str,
         event_publisher: EventPublisher | None = None,
+        snapshot_store: SnapshotStore | None = None,
+        snapshot_threshold: int | None = None,
+        snapshot_mode: SnapshotMode = "sync",
     ) -> None:
         if aggregate_factory.aggregate_type not in (aggregate_type, "Unknown"):
             raise AggregateTypeMismatchError(
@@ -53,6 +71,26 @@ class AggregateRepository(Generic[AggT]):
         self._factory = aggregate_factory
         self._type = aggregate_type
         self._publisher = event_publisher
+        if snapshot_threshold is not None and snapshot_threshold < 1:
+            raise ValueError(
+                f"snapshot_threshold is at least 1, not {snapshot_threshold!r}"
+            )
+        if snapshot_mode not in get_args(SnapshotMode):
+            raise ValueError(
+                "snapshot_mode is 'sync', 'background' or 'manual', "
+                f"not {snapshot_mode!r}"
+            )
+        self._threshold = snapshot_threshold
+        self._mode: SnapshotMode = snapshot_mode
+        self._snapshots: Snapshotting[AggT] | None = None
+        if snapshot_store is not None:
+            self._snapshots = Snapshotting(
+                snapshot_store,
+                aggregate_factory,
+                aggregate_type,
+                snapshot_threshold,
+                snapshot_mode,
+            )
 
     @property
     def aggregate_type(self) -> str:
@@ -68,6 +106,35 @@ class AggregateRepository(Generic[AggT]):
     def event_publisher(self) -> EventPublisher | None:
         """Who is told about saved events."""
         return self._publisher
+
+    @property
+    def snapshot_store(self) -> SnapshotStore | None:
+        """Where snapshots are kept."""
+        return None if self._snapshots is None else self._snapshots.store
+
+    @property
+    def snapshot_threshold(self) -> int | None:
+        """A snapshot is taken when a save crosses a multiple of this."""
+        return self._threshold
+
+    @property
+    def snapshot_mode(self) -> SnapshotMode:
+        """Whether a save waits for its snapshot, or none is taken by itself."""
+        return self._mode
+
+    @property
+    def has_snapshot_support(self) -> bool:
+        """Whether there is a snapshot store."""
+        return self._snapshots is not None
+
+    @property
+    def pending_snapshot_count(self) -> int:
+        """How many snapshots of the mode "background" are not kept yet."""
+        return 0 if self._snapshots is None else self._snapshots.background.count
+
+    def snapshot_miss_counts(self) -> dict[str, int]:
+        """Tell how often no snapshot could be used, by the class of the error."""
+        return {} if self._snapshots is None else dict(self._snapshots.misses)
 
     def create_new(self, aggregate_id: UUID) -> AggT:
         """Make an aggregate that has no events yet; nothing is stored."""
@@ -90,11 +157,18 @@ class AggregateRepository(Generic[AggT]):
 
     async def load_or_create(self, aggregate_id: UUID) -> AggT:
         """Give an aggregate in its current state, or a new one if it has no events."""
-        record = await self._store.core()
-        loaded = await record.load_events(stream_of(aggregate_id, self._type))
+        if self._snapshots is not None:
+            found = await self._snapshots.load(aggregate_id, self._events)
+            if found is not None:
+                return found
         aggregate = self._factory(aggregate_id)
+        loaded = await self._events(aggregate)
         aggregate.load_from_history(loaded.events)
         return aggregate
+
+    async def _events(self, start: AggT) -> Loaded[DomainEvent]:
+        stream = stream_of(start.aggregate_id, self._type)
+        return await (await self._store.core()).load_events(stream, after=start.version)
 
     async def save(self, aggregate: AggT) -> None:
         """Append the aggregate's pending events, in one piece, then tell the publisher.
@@ -107,19 +181,59 @@ class AggregateRepository(Generic[AggT]):
         events = aggregate.uncommitted_events
         if not events:
             return
-        expected = aggregate.version - len(events)
+        before, end = aggregate.version - len(events), aggregate.version
+        # taken now: the aggregate may go on while the events are on their way
+        snapshot = self._snapshot_if_due(aggregate, before)
         stream = stream_of(aggregate.aggregate_id, self._type)
         record = await self._store.core()
-        write = Write(stream, [enveloped(event) for event in events], expected)
+        write = Write(stream, [enveloped(event) for event in events], before)
         outcome = await record.append(write)
         if isinstance(outcome, Conflict):
-            raise OptimisticLockError(aggregate.aggregate_id, expected, outcome.actual)
-        if (
-            outcome.version != aggregate.version
-        ):  # these ids were saved before, elsewhere
-            raise OptimisticLockError(aggregate.aggregate_id, expected, outcome.version)
-        aggregate.mark_events_as_committed()
+            raise OptimisticLockError(aggregate.aggregate_id, before, outcome.actual)
+        if outcome.version != end:  # these ids were saved before, elsewhere
+            raise OptimisticLockError(aggregate.aggregate_id, before, outcome.version)
+        aggregate._mark_saved(len(events))  # noqa: SLF001 - of its base class
         await self._publish(events)
+        await self._keep(snapshot)
+
+    def _snapshot_if_due(
+        self, aggregate: AggT, before: int
+    ) -> AggregateSnapshot | None:
+        if self._snapshots is None:
+            return None
+        return self._snapshots.taken_if_due(aggregate, before)
+
+    async def _keep(self, snapshot: AggregateSnapshot | None) -> None:
+        if self._snapshots is not None:
+            await self._snapshots.keep(snapshot)
+
+    async def create_snapshot(self, aggregate: AggT) -> AggregateSnapshot:
+        """Keep a snapshot of an aggregate now, whatever the mode is.
+
+        Raises:
+            RuntimeError: the repository has no snapshot store.
+            SnapshotError: the aggregate has events that are not saved, or is otherwise
+                ahead of its stream; or its state would not read back as what it is.
+            StoreError: the store could not.
+        """
+        if self._snapshots is None:
+            raise RuntimeError("there is no snapshot_store to keep a snapshot in")
+        snapshot = self._snapshots.taken(aggregate)
+        saved = 0
+        if not aggregate.has_uncommitted_events:
+            saved = await self.get_version(aggregate.aggregate_id)
+        if saved < snapshot.version:
+            raise SnapshotError(
+                aggregate.aggregate_id, self._type, "its events are not all saved"
+            )
+        await self._snapshots.store.save_snapshot(snapshot)
+        return snapshot
+
+    async def await_pending_snapshots(self) -> int:
+        """Wait for the snapshots of the mode "background"; tell how many there were."""
+        return (
+            0 if self._snapshots is None else await self._snapshots.background.settled()
+        )
 
     async def execute(
         self, aggregate_id: UUID, act: Callable[[AggT], object], *, attempts: int = 3
@@ -138,17 +252,40 @@ class AggregateRepository(Generic[AggT]):
         Raises:
             OptimisticLockError: the race was lost each time.
         """
+        store, decider = await self._store.core(), self._factory.decider(aggregate_id)
+        if self._snapshots is not None:
+            store, decider = await self._from_here(aggregate_id)
         decided = await transact(
-            await self._store.core(),
-            self._factory.decider(aggregate_id),
+            store,
+            decider,
             stream_of(aggregate_id, self._type),
             act,
             attempts=attempts,
             envelop=enveloped,
         )
+        aggregate = self._factory.at(aggregate_id, decided.state)
         if decided.events:
+            before = decided.version - len(decided.events)
+            snapshot = self._snapshot_if_due(aggregate, before)
             await self._publish(list(decided.events))
-        return self._factory.at(aggregate_id, decided.state)
+            await self._keep(snapshot)
+        return aggregate
+
+    async def _from_here(self, aggregate_id: UUID) -> tuple[Record[DomainEvent], Any]:
+        """Give store and decider that start from the loaded aggregate."""
+        store, here = await self._store.core(), await self.load_or_create(aggregate_id)
+
+        async def load_events(
+            stream: StreamName, *, after: int = 0
+        ) -> Loaded[DomainEvent]:
+            return await store.load_events(stream, after=max(after, here.version))
+
+        start = here.state, here.version
+        decider = self._factory.decider(aggregate_id)
+        return (
+            dataclasses.replace(store, load_events=load_events),
+            dataclasses.replace(decider, initial=start),
+        )
 
     async def exists(self, aggregate_id: UUID) -> bool:
         """Tell whether an aggregate has events, without reading them."""

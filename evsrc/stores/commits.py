@@ -10,35 +10,30 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
-from uuid import UUID
+from typing import Any, Final, TypeAlias
 
-from ..core.errors import EvsrcError, StoreClosedError
-from ..core.event import StreamName
+import msgspec
+from msgspec import Struct
+
+from ..core.codec import Codec, enc_hook
+from ..core.errors import EvsrcError, InvalidEventError, StoreClosedError
+from ..core.event import NO_METADATA, E, NewEvent, StreamName
 from ..core.expectation import Expected
-from ..ports import Appended, Conflict
+from ..ports import Appended, Conflict, Write
 
 
-class Row(NamedTuple):
-    """One encoded event."""
-
-    id: UUID
-    type: str
-    meta: bytes | None
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedWrite:
-    """One write, ready for the database."""
+class EncodedWrite(Struct, frozen=True, gc=False):
+    """One write, ready for the database: what its events consist of, by column."""
 
     stream: StreamName
-    rows: tuple[Row, ...]
+    ids: list[bytes]
+    types: list[str]
+    metas: list[bytes | None]
+    data: list[bytes]
     expected: Expected
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True, gc=False):
     """One append, and what is written with it, as the store's writer takes it."""
 
     writes: tuple[EncodedWrite, ...]
@@ -46,6 +41,34 @@ class Job:
     events: int
 
 
+def encode_write(write: Write[E], codec: Codec[E]) -> EncodedWrite:
+    """Check a write's events and encode them.
+
+    Raises:
+        InvalidEventError, EventTypeNotFoundError: an event cannot be stored.
+    """
+    name, encode, news = codec.name, codec.encode, write.events
+    return EncodedWrite(
+        write.stream,
+        [new.number.to_bytes(16, "big") for new in news],
+        [name(new.event) for new in news],
+        [_packed_metadata(new) for new in news],
+        [encode(new.event) for new in news],
+        write.expected,
+    )
+
+
+def _packed_metadata(new: NewEvent[E]) -> bytes | None:
+    if new.metadata is NO_METADATA:
+        return None
+    try:
+        packed = _encode_metadata(new.metadata)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InvalidEventError("metadata", str(error)) from error
+    return None if packed == b"{}" else packed
+
+
+_encode_metadata: Final = msgspec.json.Encoder(enc_hook=enc_hook).encode
 Verdict: TypeAlias = Appended | Conflict | EvsrcError
 Commit: TypeAlias = Callable[[Sequence[Job]], Awaitable[Sequence[Verdict]]]
 

@@ -6,7 +6,6 @@ a bisection; none scans the log. It belongs to one event loop.
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from datetime import timedelta
 from heapq import merge
 from itertools import islice
 from operator import attrgetter
+from time import time_ns
 from typing import Generic, cast
 from uuid import UUID
 
@@ -44,7 +44,6 @@ from .records import MemoryRecords
 from .wakeup import Wakeup
 
 _position = attrgetter("position")
-_event = attrgetter("event")
 
 
 class _Memory(Generic[E]):
@@ -53,17 +52,18 @@ class _Memory(Generic[E]):
     def __init__(self, codec: Codec[E]) -> None:
         self.codec = codec
         self.log: list[Recorded[E]] = []
-        self.streams: defaultdict[StreamName, list[Recorded[E]]] = defaultdict(list)
+        self.streams: defaultdict[str, dict[str, list[Recorded[E]]]] = defaultdict(dict)
         self.kinds: defaultdict[tuple[str, str], list[Recorded[E]]] = defaultdict(list)
-        self.ids: dict[int, Recorded[E]] = {}  # by UUID.int, which hashes fast
+        self.sorted = 0  # how much of the log is in `kinds`
+        self.ids: dict[int, Recorded[E]] = {}
         self.checkpoints: dict[str, int] = {}
         self.snapshots: dict[str, Snapshot[bytes]] = {}
         self.records = MemoryRecords(self.check_open)
         self.wakeup = Wakeup()
         self.closed = False
 
-    def version(self, stream: StreamName) -> int:
-        return len(self.streams.get(stream, ()))
+    def stream(self, name: StreamName) -> Sequence[Recorded[E]]:
+        return self.streams[name.category].get(name.id, ())
 
     def check_open(self) -> None:
         if self.closed:
@@ -75,44 +75,77 @@ class _Memory(Generic[E]):
         self, *writes: Write[E], also: Sequence[Also] = ()
     ) -> Appended | Conflict:
         self.check_open()
-        name = self.codec.name
-        named = [[name(new.event) for new in write.events] for write in writes]
-        conflict = self.conflict(writes)
-        if conflict is not None:
-            return self.repeated(writes) or conflict
-        if not self.all_new(writes):
-            repeated = self.repeated(writes)
-            if repeated is None:
-                raise self.duplicate(writes)
+        if len(writes) == 1 and not also:  # by far the most frequent
+            done = self.place(writes[0])
+        else:
+            done = self.place_all(writes, also)
+        if isinstance(done, Appended):
+            return done
+        repeated = self.repeated(writes)
+        if repeated is not None:
             return repeated
-        if also:
-            self.check(also)
-        placed = tuple(map(self.place, writes, named))
+        if done is None:
+            raise self.duplicate(writes)
+        return done
+
+    def place(self, write: Write[E]) -> Appended | Conflict | None:
+        """Add the events of *write*; None: an id is taken, nothing was added."""
+        stream, expected, name = write.stream, write.expected, self.codec.name
+        streams = self.streams[stream.category]
+        known = streams.get(stream.id)
+        before, position = len(known) if known else 0, len(self.log)
+        version, first, at = before, position + 1, time_ns() // 1000
+        fresh: dict[int, Recorded[E]] = {}
+        for new in write.events:
+            version += 1
+            position += 1
+            event, id = new.event, new.number
+            fresh[id] = Recorded(
+                event, name(event), stream, version, position, id, new.metadata, at
+            )
+        if expected != before and not satisfies(expected, before):
+            return Conflict(stream, expected, before)
+        if len(fresh) < version - before or not self.ids.keys().isdisjoint(fresh):
+            return None
+        self.ids |= fresh
+        self.log += fresh.values()
+        if known:
+            known += fresh.values()
+        else:
+            streams[stream.id] = list(fresh.values())
+        self.wakeup.advance(position)
+        return Appended((Placed(stream, version, first, position),))
+
+    def place_all(
+        self, writes: Sequence[Write[E]], also: Sequence[Also]
+    ) -> Appended | Conflict | None:
+        """Do the same for *writes* together: first judge them all, then place them."""
+        ends: dict[StreamName, int] = {}
+        numbers: list[int] = []
+        conflict: Conflict | None = None
+        for write in writes:
+            actual = ends.get(write.stream, len(self.stream(write.stream)))
+            if not satisfies(write.expected, actual):
+                conflict = conflict or Conflict(write.stream, write.expected, actual)
+            ends[write.stream] = actual + len(write.events)
+            for new in write.events:
+                self.codec.name(new.event)  # refuses what is no event
+                numbers.append(new.number)
+        if conflict is not None:
+            return conflict
+        if len(set(numbers)) < len(numbers) or not self.ids.keys().isdisjoint(numbers):
+            return None
+        self.check(also)
+        done = [cast("Appended", self.place(write)) for write in writes]
         for change in also:
             self.change(change)
-        self.wakeup.advance(len(self.log))
-        return Appended(placed)
-
-    def conflict(self, writes: Sequence[Write[E]]) -> Conflict | None:
-        if len(writes) == 1:  # by far the most frequent
-            (write,) = writes
-            actual, expected = self.version(write.stream), write.expected
-            if expected == actual or satisfies(expected, actual):
-                return None
-            return Conflict(write.stream, expected, actual)
-        seen: dict[StreamName, int] = {}
-        for write in writes:
-            actual = seen.get(write.stream, self.version(write.stream))
-            if not satisfies(write.expected, actual):
-                return Conflict(write.stream, write.expected, actual)
-            seen[write.stream] = actual + len(write.events)
-        return None
+        return Appended(tuple([one.placed[0] for one in done]))
 
     def repeated(self, writes: Sequence[Write[E]]) -> Appended | None:
         """Tell where these events already are, if all are, in the same places."""
         placed: list[Placed] = []
         for write in writes:
-            found = [self.ids.get(new.id.int) for new in write.events]
+            found = [self.ids.get(new.number) for new in write.events]
             first = found[0]
             if first is None:
                 return None
@@ -129,41 +162,14 @@ class _Memory(Generic[E]):
             )
         return Appended(tuple(placed), repeated=True)
 
-    def all_new(self, writes: Sequence[Write[E]]) -> bool:
-        """Tell whether no event id was ever used, nor is used twice here."""
-        if len(writes) == 1 and len(writes[0].events) == 1:
-            return writes[0].events[0].id.int not in self.ids
-        ids = [new.id.int for write in writes for new in write.events]
-        return self.ids.keys().isdisjoint(ids) and len(set(ids)) == len(ids)
-
     def duplicate(self, writes: Sequence[Write[E]]) -> DuplicateEventError:
         seen = set(self.ids)
         for write in writes:
             for new in write.events:
-                if new.id.int in seen:
+                if new.number in seen:
                     return DuplicateEventError(new.id, write.stream)
-                seen.add(new.id.int)
+                seen.add(new.number)
         raise AssertionError("unreachable: there is a duplicate")
-
-    def place(self, write: Write[E], names: list[str]) -> Placed:
-        stream, name, log = self.streams[write.stream], write.stream, self.log
-        at = time.time_ns() // 1000
-        version, position = len(stream), len(log)
-        first, last_type = position + 1, names[0]
-        kind = self.kinds[name.category, last_type]
-        for new, type in zip(write.events, names, strict=True):
-            if type != last_type:
-                kind, last_type = self.kinds[name.category, type], type
-            version += 1
-            position += 1
-            recorded = Recorded(
-                new.event, type, name, version, position, new.id, new.metadata, at
-            )
-            stream.append(recorded)
-            kind.append(recorded)
-            self.ids[new.id.int] = recorded
-            log.append(recorded)
-        return Placed(name, version, first, position)
 
     def check(self, also: Sequence[Also]) -> None:
         for change in also:
@@ -199,7 +205,7 @@ class _Memory(Generic[E]):
         backward: bool = False,
     ) -> Page[E]:
         self.check_open()
-        recorded = self.streams.get(stream, [])
+        recorded = self.stream(stream)
         count = len(recorded) if limit is None else limit
         if backward:
             end = len(recorded) if after == 0 else min(after - 1, len(recorded))
@@ -211,11 +217,9 @@ class _Memory(Generic[E]):
 
     async def load_events(self, stream: StreamName, *, after: int = 0) -> Loaded[E]:
         self.check_open()
-        recorded = self.streams.get(stream)
-        if recorded is None:
-            return Loaded((), 0)
+        recorded = self.stream(stream)
         tail = recorded[after:] if after else recorded
-        return Loaded(list(map(_event, tail)), len(recorded))
+        return Loaded([each.event for each in tail], len(recorded))
 
     async def read_all(
         self, query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
@@ -223,14 +227,24 @@ class _Memory(Generic[E]):
         self.check_open()
         head = len(self.log)
         if isinstance(query, Query):
-            kinds = [kind for key, kind in self.kinds.items() if matches(query, *key)]
-            pages = (_after(kind, after, limit) for kind in kinds)
+            pages = [
+                _after(kind, after, limit)
+                for key, kind in self.by_kind().items()
+                if matches(query, *key)
+            ]
             events = tuple(islice(merge(*pages, key=_position), limit))
         else:
             events = tuple(self.log[after : after + limit])
         full = len(events) == limit
         reached = (events[-1].position if events else after) if full else head
         return Page(events, max(reached, after), head)
+
+    def by_kind(self) -> dict[tuple[str, str], list[Recorded[E]]]:
+        """Give the log by category and type; it is sorted when somebody asks."""
+        for recorded in self.log[self.sorted :]:
+            self.kinds[recorded.stream.category, recorded.type].append(recorded)
+        self.sorted = len(self.log)
+        return self.kinds
 
     async def find(self, event_id: UUID) -> Recorded[E] | None:
         self.check_open()

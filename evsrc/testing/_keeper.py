@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TypedDict
 
 KILL = b"k"
-SIGNALS = {b"": signal.SIGINT, b"f": signal.SIGINT, b"i": signal.SIGQUIT}
+# a server whose files are deleted next has nothing to write down
+SIGNALS = {b"f": signal.SIGINT, b"i": signal.SIGQUIT, b"": signal.SIGQUIT}
 PATIENCE = 20.0
 
 

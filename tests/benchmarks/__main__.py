@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
+
+from evsrc.testing.servers import PostgresNotFoundError, start_postgres
 
 from . import growth, report
 from .bench import Bench
@@ -45,13 +48,28 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _bench(arguments: argparse.Namespace, folder: str) -> Bench:
+@contextmanager
+def _server(arguments: argparse.Namespace) -> Generator[str]:
+    """Run a PostgreSQL server for the rows that need one; without, those fail."""
+    names = arguments.rows or [row.name for row in ROWS]
+    with ExitStack() as stack:
+        url = ""
+        if any(name.startswith("postgresql_") for name in names):
+            try:
+                url = stack.enter_context(start_postgres()).url
+            except PostgresNotFoundError as error:
+                print(error)
+        yield url
+
+
+def _bench(arguments: argparse.Namespace, folder: str, server: str) -> Bench:
     quick = arguments.quick
     return Bench(
         Path(folder),
         seconds=arguments.seconds or (0.2 if quick else 0.4),
         events=arguments.events or (10_000 if quick else 100_000),
         latencies=50 if quick else 300,
+        server=server,
     )
 
 
@@ -85,6 +103,7 @@ def _rows(arguments: argparse.Namespace, bench: Bench) -> dict[str, Any]:
     rounds = arguments.rounds or (2 if arguments.quick else 9)
     metrics: list[dict[str, Any]] = []
     notes: dict[str, Any] = {}
+    print(report.HEAD)
     for row in ROWS:
         if arguments.rows and row.name not in arguments.rows:
             continue
@@ -94,10 +113,9 @@ def _rows(arguments: argparse.Namespace, bench: Bench) -> dict[str, Any]:
         for index, metric in enumerate(row.metrics):
             values = {key: [one[index] for one in all] for key, all in found.items()}
             metrics.append(report.summary(row, metric, values))
+            print(report.lines(metrics[-1]), flush=True)
         for key, error in failed.items():
             print(f"{row.name}: {key} failed: {error}")
-        print(f"{row.name}: done", file=sys.stderr, flush=True)
-    print(report.table(metrics))
     names = {contender.key: contender.module.NAME for contender in who}
     settings = {"rounds": rounds, "seconds": bench.seconds, "events": bench.events}
     return {
@@ -115,12 +133,15 @@ def main() -> None:
         for row in ROWS:
             print(f"{row.name:<26}{row.about}")
         return
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+    if arguments.folder:
+        tempfile.tempdir = str(arguments.folder)  # the server's files, too
+    with tempfile.TemporaryDirectory() as folder:
         if arguments.what == "growth":
             default = growth.QUICK if arguments.quick else growth.SIZES
             found = growth.run(Path(folder), *(arguments.sizes or default))
         else:
-            found = _rows(arguments, _bench(arguments, folder))
+            with _server(arguments) as server:
+                found = _rows(arguments, _bench(arguments, folder, server))
     _keep(arguments.json, arguments.what, {**report.environment(), **found})
 
 

@@ -1,4 +1,4 @@
-"""What a row function is given: a folder, sizes, prepared files, a stopwatch."""
+"""What a row function is given: a folder, a server, sizes, a stopwatch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Final
+from urllib.parse import urlsplit
 
 PAGE: Final = 1000
 """Events a page, for all who read in pages."""
@@ -30,6 +31,7 @@ class Bench:
         events: how many events the prepared logs hold.
         latencies: how many events the live rows wait for.
         clock: what rates are measured by: seconds that passed, or of this process.
+        server: the DSN of a PostgreSQL server's superuser.
     """
 
     folder: Path
@@ -37,7 +39,8 @@ class Bench:
     events: int = 100_000
     latencies: int = 300
     clock: Callable[[], float] = perf_counter
-    _prepared: dict[str, Path] = field(default_factory=dict)
+    server: str = ""
+    _prepared: dict[str, str] = field(default_factory=dict)
 
     def file(self) -> str:
         """Name a database that does not exist yet."""
@@ -48,8 +51,36 @@ class Bench:
         if name not in self._prepared:
             path = self.folder / f"prepared-{name}.db"
             await build(str(path))
-            self._prepared[name] = path
-        return str(self._prepared[name])
+            self._prepared[name] = str(path)
+        return self._prepared[name]
+
+    async def database(self) -> str:
+        """Make a PostgreSQL database that nothing is in; give its DSN."""
+        name = f"bench_{next(_files)}"
+        await _execute(self.server, f"CREATE DATABASE {name}")
+        return urlsplit(self.server)._replace(path=f"/{name}").geturl()
+
+    async def prepared_database(
+        self, name: str, build: Callable[[str], Awaitable[None]]
+    ) -> str:
+        """Give the DSN of that name; *build* fills its database the first time."""
+        key = f"postgresql-{name}"
+        if key not in self._prepared:
+            dsn = await self.database()
+            name = urlsplit(dsn).path.strip("/")
+            lossy = f"ALTER DATABASE {name} SET synchronous_commit ="
+            await _execute(dsn, f"{lossy} off")  # while it is filled
+            await build(dsn)
+            await _execute(dsn, f"{lossy} on")
+            await _execute(dsn, "VACUUM ANALYZE")  # or the first reader pays for it
+            await _execute(dsn, "CHECKPOINT")
+            self._prepared[key] = dsn
+        return self._prepared[key]
+
+    def start(self) -> float:
+        """Tell the time when one long measurement begins."""
+        _settle()
+        return self.clock()
 
     async def rate(self, step: Callable[[], Awaitable[int]]) -> float:
         """Repeat *step*, which gives how many it did, and give how many a second."""
@@ -97,6 +128,16 @@ class Bench:
         return tuple(
             measured[int(len(measured) * share)] * 1e6 for share in (0.5, 0.99)
         )
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    import asyncpg
+
+    db = await asyncpg.connect(dsn)
+    try:
+        await db.execute(statement)
+    finally:
+        await db.close()
 
 
 def _settle() -> None:

@@ -205,10 +205,14 @@ async def memory_rehydrate(bench: Bench) -> float:
     return await _rehydrate(bench, store, 1000)
 
 
-async def _one_stream(count: int, path: str) -> None:
-    store = await _opened(path, "NORMAL")
+async def _fill_stream(store: Any, count: int) -> None:
     events = _events(_id(0), 0, count)
     await store.append(_stream(_id(0)), events, ExpectedVersion.exact(0))
+
+
+async def _one_stream(count: int, path: str) -> None:
+    store = await _opened(path, "NORMAL")
+    await _fill_stream(store, count)
     await store.close()
 
 
@@ -232,11 +236,22 @@ async def sqlite_rehydrate_10000(bench: Bench) -> float:
     return await _sqlite_rehydrate(bench, 10_000)
 
 
+async def _fill_log(store: Any, events: int, concurrency: int = 1) -> None:
+    numbers = iter(range(events // STREAM))
+
+    async def fill() -> None:
+        for n in numbers:
+            new = _events(_id(n), 0, STREAM)
+            await store.append(_stream(_id(n)), new, ExpectedVersion.exact(0))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(concurrency):
+            group.create_task(fill())
+
+
 async def _log(events: int, path: str) -> None:
     store = await _opened(path, "NORMAL")
-    for n in range(events // STREAM):
-        new = _events(_id(n), 0, STREAM)
-        await store.append(_stream(_id(n)), new, ExpectedVersion.exact(0))
+    await _fill_log(store, events)
     await store.close()
 
 
@@ -261,11 +276,10 @@ async def sqlite_load(bench: Bench) -> float:
         await store.close()
 
 
-async def _append(bench: Bench, size: int, synchronous: str) -> float:
+async def _append_to(bench: Bench, store: Any, size: int) -> float:
     versions = dict.fromkeys(range(100), 0)
     draw = random.Random(2)
     ids = [_id(n) for n in range(100)]
-    store = await _opened(bench.file(), synchronous)
 
     async def step() -> int:
         number = draw.randrange(100)
@@ -275,8 +289,13 @@ async def _append(bench: Bench, size: int, synchronous: str) -> float:
         versions[number] += size
         return size
 
+    return await bench.rate(step)
+
+
+async def _append(bench: Bench, size: int, synchronous: str) -> float:
+    store = await _opened(bench.file(), synchronous)
     try:
-        return await bench.rate(step)
+        return await _append_to(bench, store, size)
     finally:
         await store.close()
 
@@ -296,11 +315,9 @@ async def sqlite_append_100(bench: Bench) -> float:
     return await _append(bench, 100, "FULL")
 
 
-async def sqlite_writers(bench: Bench) -> float:
-    """32 tasks, each appends one event after the other to a stream of its own."""
-    ids = [_id(n) for n in range(WRITERS)]
+def _writing(store: Any, first: int) -> Callable[[], Awaitable[int]]:
+    ids = [_id(n) for n in range(first, first + WRITERS)]
     rounds = iter(range(10**9))
-    store = await _opened(bench.file())
 
     async def write(id: UUID, start: int) -> None:
         for known in range(start, start + 5):
@@ -314,32 +331,44 @@ async def sqlite_writers(bench: Bench) -> float:
                 group.create_task(write(id, start))
         return WRITERS * 5
 
+    return step
+
+
+async def sqlite_writers(bench: Bench) -> float:
+    """32 tasks, each appends one event after the other to a stream of its own."""
+    store = await _opened(bench.file())
     try:
-        return await bench.rate(step)
+        return await bench.rate(_writing(store, 0))
     finally:
         await store.close()
 
 
-async def sqlite_log(bench: Bench) -> float:
-    """`read_all` by pages of 1,000, each event to an async handler."""
+async def _read_log(bench: Bench, store: Any) -> float:
     seen = 0
 
     async def handle(event: Any) -> None:
         nonlocal seen
         seen += event.amount is not None
 
-    store = await _opened(await _prepared_log(bench))
     options, after, more = FeedReadOptions(limit=PAGE), None, True
-    began = bench.clock()
+    began = bench.start()
     while more:
         more = False
         async for envelope in store.read_all(after, options):
             await handle(envelope.event)
             after, more = envelope.position, True
     passed = bench.clock() - began
-    await store.close()
     assert seen == bench.events
     return seen / passed
+
+
+async def sqlite_log(bench: Bench) -> float:
+    """`read_all` by pages of 1,000, each event to an async handler."""
+    store = await _opened(await _prepared_log(bench))
+    try:
+        return await _read_log(bench, store)
+    finally:
+        await store.close()
 
 
 class _Counts:
@@ -360,25 +389,31 @@ class _Counts:
             self.done.set()
 
 
-async def sqlite_catch_up(bench: Bench) -> float:
-    """`SubscriptionManager` with `SQLCheckpointRepository`, pages of 1,000."""
+async def _catch_up(bench: Bench, store: Any, engine: Any) -> float:
     counts = _Counts(bench.events)
-    path = await _prepared_log(bench)
-    store = await _opened(path)
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
     checkpoints = SQLCheckpointRepository(engine)
     await checkpoints.reset_checkpoint("catch-up")
     manager = SubscriptionManager(store, InMemoryEventBus(), checkpoints)
     await manager.subscribe(counts, create_catch_up_config(PAGE), "catch-up")
-    began = bench.clock()
+    began = bench.start()
     await manager.start()
     await counts.done.wait()
     await manager.stop()
     passed = bench.clock() - began
     assert await checkpoints.get_position("catch-up") is not None
-    await store.close()
-    await engine.dispose()
     return counts.seen / passed
+
+
+async def sqlite_catch_up(bench: Bench) -> float:
+    """`SubscriptionManager` with `SQLCheckpointRepository`, pages of 1,000."""
+    path = await _prepared_log(bench)
+    store = await _opened(path)
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    try:
+        return await _catch_up(bench, store, engine)
+    finally:
+        await store.close()
+        await engine.dispose()
 
 
 class _Signals:
@@ -396,13 +431,9 @@ class _Signals:
         self.signal.fire()
 
 
-async def sqlite_live(bench: Bench) -> tuple[float, ...]:
-    """From the call of `append`, then `publish`, to the subscriber of a manager."""
+async def _live(bench: Bench, store: Any, engine: Any) -> tuple[float, ...]:
     subscriber = _Signals()
     versions = iter(range(10**9))
-    path = bench.file()
-    store = await _opened(path)
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
     bus = InMemoryEventBus()
     manager = SubscriptionManager(store, bus, SQLCheckpointRepository(engine))
     await manager.subscribe(subscriber, name="live")
@@ -420,6 +451,16 @@ async def sqlite_live(bench: Bench) -> tuple[float, ...]:
         return await bench.latency(act)
     finally:
         await manager.stop()
+
+
+async def sqlite_live(bench: Bench) -> tuple[float, ...]:
+    """From the call of `append`, then `publish`, to the subscriber of a manager."""
+    path = bench.file()
+    store = await _opened(path)
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    try:
+        return await _live(bench, store, engine)
+    finally:
         await store.close()
         await engine.dispose()
 

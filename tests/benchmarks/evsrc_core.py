@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
 from typing import Any, Literal
@@ -99,11 +99,15 @@ async def memory_rehydrate(bench: Bench) -> float:
     return await _rehydrate(bench, store, 1000)
 
 
+async def _fill_stream(store: EventStore[Event], count: int) -> None:
+    for start in range(0, count, 500):
+        new = [_deposited() for _ in range(500)]
+        await store.append(Write(_stream(0), new, start))
+
+
 async def _one_stream(count: int, path: str) -> None:
     async with await sqlite_store(path, codec, synchronous="NORMAL") as store:
-        for start in range(0, count, 500):
-            new = [_deposited() for _ in range(500)]
-            await store.append(Write(_stream(0), new, start))
+        await _fill_stream(store, count)
 
 
 async def _sqlite_rehydrate(bench: Bench, count: int) -> float:
@@ -122,14 +126,18 @@ async def sqlite_rehydrate_10000(bench: Bench) -> float:
     return await _sqlite_rehydrate(bench, 10_000)
 
 
+async def _fill_log(store: EventStore[Event], events: int) -> None:
+    for first in range(0, events // STREAM, 50):
+        writes = [
+            Write(_stream(n), [_deposited() for _ in range(STREAM)], 0)
+            for n in range(first, first + 50)
+        ]
+        await store.append(*writes)
+
+
 async def _log(events: int, path: str) -> None:
     async with await sqlite_store(path, codec, synchronous="NORMAL") as store:
-        for first in range(0, events // STREAM, 50):
-            writes = [
-                Write(_stream(n), [_deposited() for _ in range(STREAM)], 0)
-                for n in range(first, first + 50)
-            ]
-            await store.append(*writes)
+        await _fill_log(store, events)
 
 
 def _prepared_log(bench: Bench) -> Awaitable[str]:
@@ -150,23 +158,27 @@ async def sqlite_load(bench: Bench) -> float:
         return await bench.rate(step)
 
 
+async def _append_to(bench: Bench, store: EventStore[Event], size: int) -> float:
+    versions = dict.fromkeys(range(100), 0)
+    draw = random.Random(2)
+
+    async def step() -> int:
+        number = draw.randrange(100)
+        new = [_deposited() for _ in range(size)]
+        write = Write(_stream(number), new, versions[number])
+        assert isinstance(await store.append(write), Appended)
+        versions[number] += size
+        return size
+
+    return await bench.rate(step)
+
+
 async def _append(
     bench: Bench, size: int, synchronous: Literal["FULL", "NORMAL"]
 ) -> float:
-    versions = dict.fromkeys(range(100), 0)
-    draw = random.Random(2)
     store = await sqlite_store(bench.file(), codec, synchronous=synchronous)
     async with store:
-
-        async def step() -> int:
-            number = draw.randrange(100)
-            new = [_deposited() for _ in range(size)]
-            write = Write(_stream(number), new, versions[number])
-            assert isinstance(await store.append(write), Appended)
-            versions[number] += size
-            return size
-
-        return await bench.rate(step)
+        return await _append_to(bench, store, size)
 
 
 async def sqlite_append_full(bench: Bench) -> float:
@@ -184,8 +196,8 @@ async def sqlite_append_100(bench: Bench) -> float:
     return await _append(bench, 100, "FULL")
 
 
-async def _writers(bench: Bench, largest_commit: int) -> float:
-    store = await sqlite_store(bench.file(), codec, largest_commit=largest_commit)
+def _writing(store: EventStore[Event], first: int) -> Callable[[], Awaitable[int]]:
+    """Give a step of 32 writers; their streams are numbered from *first* on."""
     rounds = iter(range(10**9))
 
     async def write(number: int, start: int) -> None:
@@ -196,12 +208,17 @@ async def _writers(bench: Bench, largest_commit: int) -> float:
     async def step() -> int:
         start = next(rounds) * 5
         async with asyncio.TaskGroup() as group:
-            for number in range(WRITERS):
+            for number in range(first, first + WRITERS):
                 group.create_task(write(number, start))
         return WRITERS * 5
 
+    return step
+
+
+async def _writers(bench: Bench, largest_commit: int) -> float:
+    store = await sqlite_store(bench.file(), codec, largest_commit=largest_commit)
     async with store:
-        return await bench.rate(step)
+        return await bench.rate(_writing(store, 0))
 
 
 async def sqlite_writers(bench: Bench) -> float:
@@ -214,61 +231,68 @@ async def sqlite_writers_alone(bench: Bench) -> float:
     return await _writers(bench, 1)
 
 
-async def sqlite_log(bench: Bench) -> float:
-    """Pages of 1,000 from `read_all`, each event to an async handler."""
+async def _read_log(bench: Bench, store: EventStore[Event]) -> float:
     seen = 0
 
     async def handle(recorded: Recorded[Event]) -> None:
         nonlocal seen
         seen += recorded.event.amount is not None
 
-    async with await sqlite_store(await _prepared_log(bench), codec) as store:
-        began, after, head = bench.clock(), 0, 1
-        while after < head:
-            page = await store.read_all(after=after, limit=PAGE)
-            for recorded in page.events:
-                await handle(recorded)
-            after, head = page.reached, page.head
-        passed = bench.clock() - began
+    began, after, head = bench.start(), 0, 1
+    while after < head:
+        page = await store.read_all(after=after, limit=PAGE)
+        for recorded in page.events:
+            await handle(recorded)
+        after, head = page.reached, page.head
+    passed = bench.clock() - began
     assert seen == bench.events
     return seen / passed
 
 
-async def sqlite_catch_up(bench: Bench) -> float:
-    """`subscribe` from the beginning, the store's checkpoints, pages of 1,000."""
+async def sqlite_log(bench: Bench) -> float:
+    """Pages of 1,000 from `read_all`, each event to an async handler."""
+    async with await sqlite_store(await _prepared_log(bench), codec) as store:
+        return await _read_log(bench, store)
+
+
+async def _catch_up(bench: Bench, store: EventStore[Event]) -> float:
     seen = 0
 
     async def handle(_: Recorded[Event]) -> None:
         nonlocal seen
         seen += 1
 
-    async with await sqlite_store(await _prepared_log(bench), codec) as store:
-        await store.checkpoints.delete("catch-up@1")
-        began = bench.clock()
-        async with subscribe(
-            store, "catch-up@1", handle, Delivery(page=PAGE)
-        ) as subscription:
-            await subscription.caught_up()
-        passed = bench.clock() - began
-        saved = await store.checkpoints.load("catch-up@1")
+    await store.checkpoints.delete("catch-up@1")
+    began = bench.start()
+    async with subscribe(
+        store, "catch-up@1", handle, Delivery(page=PAGE)
+    ) as subscription:
+        await subscription.caught_up()
+    passed = bench.clock() - began
+    saved = await store.checkpoints.load("catch-up@1")
     assert seen == bench.events
     assert saved is not None
-    assert saved.position == bench.events
+    assert saved.position == await store.head()
     return seen / passed
 
 
-async def sqlite_live(bench: Bench) -> tuple[float, ...]:
-    """From the call of `append` to the handler of a subscription that is live."""
+async def sqlite_catch_up(bench: Bench) -> float:
+    """`subscribe` from the beginning, the store's checkpoints, pages of 1,000."""
+    async with await sqlite_store(await _prepared_log(bench), codec) as store:
+        return await _catch_up(bench, store)
+
+
+async def _live(
+    bench: Bench, store: EventStore[Event], other: EventStore[Event]
+) -> tuple[float, ...]:
+    """Append to one store, subscribe to the other (the same, or its database)."""
     signal = Signal()
     versions = iter(range(10**9))
 
     async def handle(_: Recorded[Event]) -> None:
         signal.fire()
 
-    async with (
-        await sqlite_store(bench.file(), codec) as store,
-        subscribe(store, "live@1", handle) as subscription,
-    ):
+    async with subscribe(other, "live@1", handle) as subscription:
         await subscription.caught_up()
 
         async def act() -> float:
@@ -278,6 +302,12 @@ async def sqlite_live(bench: Bench) -> tuple[float, ...]:
             return await seen - began
 
         return await bench.latency(act)
+
+
+async def sqlite_live(bench: Bench) -> tuple[float, ...]:
+    """From the call of `append` to the handler of a subscription that is live."""
+    async with await sqlite_store(bench.file(), codec) as store:
+        return await _live(bench, store, store)
 
 
 def one_event(bench: Bench) -> tuple[float, ...]:

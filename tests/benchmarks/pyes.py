@@ -8,8 +8,9 @@ NORMAL. It has no subscriptions on SQLite.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
 from importlib.metadata import version
@@ -209,11 +210,10 @@ async def sqlite_load(bench: Bench) -> float:
         application.close()
 
 
-def _append(bench: Bench, size: int, synchronous: str) -> float:
+def _append_to(bench: Bench, application: Accounts, size: int) -> float:
     versions = dict.fromkeys(range(100), 0)
     draw = random.Random(2)
     ids = [_id(n) for n in range(100)]
-    application = _application(bench.file(), synchronous)
 
     def step() -> int:
         number = draw.randrange(100)
@@ -221,8 +221,13 @@ def _append(bench: Bench, size: int, synchronous: str) -> float:
         versions[number] += size
         return size
 
+    return bench.rate_of(step)
+
+
+def _append(bench: Bench, size: int, synchronous: str) -> float:
+    application = _application(bench.file(), synchronous)
     try:
-        return bench.rate_of(step)
+        return _append_to(bench, application, size)
     finally:
         application.close()
 
@@ -242,10 +247,9 @@ def sqlite_append_100(bench: Bench) -> float:
     return _append(bench, 100, "FULL")
 
 
-def sqlite_writers(bench: Bench) -> float:
-    """32 threads, each puts one event after the other to an aggregate of its own."""
-    application = _application(bench.file())
-    ids = [_id(n) for n in range(WRITERS)]
+@contextmanager
+def _writing(application: Accounts, first: int) -> Generator[Callable[[], int]]:
+    ids = [_id(n) for n in range(first, first + WRITERS)]
     rounds = iter(range(10**9))
 
     def write(id: UUID, start: int) -> None:
@@ -259,24 +263,29 @@ def sqlite_writers(bench: Bench) -> float:
             list(pool.map(write, ids, [start] * WRITERS))
             return WRITERS * 5
 
-        try:
+        yield step
+
+
+def sqlite_writers(bench: Bench) -> float:
+    """32 threads, each puts one event after the other to an aggregate of its own."""
+    application = _application(bench.file())
+    try:
+        with _writing(application, 0) as step:
             return bench.rate_of(step)
-        finally:
-            application.close()
+    finally:
+        application.close()
 
 
-async def sqlite_log(bench: Bench) -> float:
-    """`select_notifications` by pages of 1,000, decoded, to a function."""
+def _read_log(bench: Bench, application: Accounts) -> float:
     seen = 0
 
     def handle(event: Any) -> None:
         nonlocal seen
         seen += event.amount is not None
 
-    application = _application(await _prepared_log(bench))
     recorder, decode = application.recorder, application.mapper.to_domain_event
     after: int | None = None
-    began = bench.clock()
+    began = bench.start()
     while True:
         page = recorder.select_notifications(after, PAGE, inclusive_of_start=False)
         for notification in page:
@@ -285,9 +294,17 @@ async def sqlite_log(bench: Bench) -> float:
             break
         after = page[-1].id
     passed = bench.clock() - began
-    application.close()
     assert seen == bench.events
     return seen / passed
+
+
+async def sqlite_log(bench: Bench) -> float:
+    """`select_notifications` by pages of 1,000, decoded, to a function."""
+    application = _application(await _prepared_log(bench))
+    try:
+        return _read_log(bench, application)
+    finally:
+        application.close()
 
 
 def one_event(bench: Bench) -> tuple[float, ...]:

@@ -206,7 +206,7 @@ async def _pages(bench: Bench, *, save: bool) -> float:
         nonlocal seen
         seen += event.amount is not None
 
-    began = bench.clock()
+    began = bench.start()
     while True:
         rows = db.execute(
             "SELECT position, type, data FROM event WHERE position > ? "

@@ -15,8 +15,15 @@ from .rows import Metric, Row, Versus
 Values = dict[str, list[float]]
 """For each contender what it measured, round by round."""
 
-_VERSUS: Final[tuple[Versus, ...]] = ("ES", "PY", "limit", "alone")
-_OURS: Final = ("evsrc", "classes")
+_VERSUS: Final[tuple[Versus, ...]] = (
+    "ES",
+    "PY",
+    "PY functions",
+    "limit",
+    "alone",
+    "concurrent",
+)
+_OURS: Final = ("evsrc", "classes", "concurrent")
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,11 @@ def summary(row: Row, metric: Metric, values: Values) -> dict[str, Any]:
     ratios: dict[str, Any] = {}
     for versus in _VERSUS:
         goal, required = _goal(metric, versus)
-        compared = {ours: ratio(metric, values, ours, versus) for ours in _OURS}
+        compared = {
+            ours: ratio(metric, values, ours, versus)
+            for ours in _OURS
+            if ours != versus
+        }
         if any(compared.values()):
             ratios[versus] = {
                 "goal": goal,
@@ -90,35 +101,28 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-_HEAD: Final = (
-    f"{'workload':<50} {'unit':<8}{'evsrc':>8} {'versus':<6}{'other':>8}"
+HEAD: Final = (
+    f"{'workload':<50} {'unit':<8}{'evsrc':>8} {'versus':<12}{'other':>8}"
     f"{'times better':>13} {'(rounds)':<13}{'goal':>6} {'needed':>7}  "
     f"{'':<8}{'classes':>8}{'times':>7}"
 )
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """Write all metrics, one line for each comparison."""
-    lines = [_HEAD, "-" * len(_HEAD)]
-    for metric in found:
-        lines += _lines(metric)
-    return "\n".join(lines)
-
-
-def _lines(metric: dict[str, Any]) -> list[str]:
+def lines(metric: dict[str, Any]) -> str:
+    """Write a metric below `HEAD`, one line for each comparison."""
     medians, most = metric["median"], metric["most"]
     evsrc = medians.get("evsrc")
     first = f"{metric['metric'][:50]:<50} {metric['unit']:<8}{_or_dash(evsrc):>8} "
-    lines: list[str] = []
+    found: list[str] = []
     for versus, compared in metric["times_better"].items():
-        lines.append(first + _comparison(medians, versus, compared))
+        found.append(first + _comparison(medians, versus, compared))
         first = " " * len(first)
     if most is not None:
         mark = "reached" if evsrc is not None and evsrc <= most else "SHORT"
         classes = _or_dash(medians.get("classes"))
-        end = f"{'at most':<6}{most:>7g}{'':>28}{'':>14}  {mark:<8}{classes:>8}"
-        lines.append(first + end)
-    return lines or [first]
+        end = f"{'at most':<12}{most:>7g}{'':>28}{'':>14}  {mark:<8}{classes:>8}"
+        found.append(first + end)
+    return "\n".join(found or [first])
 
 
 def _comparison(
@@ -133,7 +137,7 @@ def _comparison(
         mark = _mark(ours["median"], goal, required)
     of_classes = f"{classes['median']:.2f}" if classes else "-"
     return (
-        f"{versus:<6}{_or_dash(medians.get(versus)):>8}{times:>13} {spread:<13}"
+        f"{versus:<12}{_or_dash(medians.get(versus)):>8}{times:>13} {spread:<13}"
         f"{_or_blank(goal):>6} {_or_blank(required):>7}  {mark:<8}"
         f"{_or_dash(medians.get('classes')):>8}{of_classes:>7}"
     )

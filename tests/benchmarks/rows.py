@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Versus = Literal["ES", "PY", "limit", "alone"]
+Versus = Literal["ES", "PY", "PY functions", "limit", "alone", "concurrent"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,19 @@ def _rate(
     found = {"ES": es, "PY": py, "limit": limit, "alone": alone}
     goals: dict[Versus, float] = {k: v for k, v in found.items() if v}  # type: ignore[misc]
     return Row(name, about, (Metric(about, unit, goals, required=required),), rounds)
+
+
+def _live(name: str, where: str) -> Row:
+    about = f"live latency, {where}"
+    p50 = Metric(
+        f"{about}, p50",
+        "us",
+        {"PY": 3.3},
+        more_is_better=False,
+        required={"PY": 2.5},
+    )
+    p99 = Metric(f"{about}, p99", "us", {"PY": 3.3}, more_is_better=False)
+    return Row(name, f"live latency append -> handler, {where}", (p50, p99), rounds=5)
 
 
 ROWS: tuple[Row, ...] = (
@@ -157,6 +170,60 @@ ROWS: tuple[Row, ...] = (
         ),
         rounds=5,
     ),
+    _rate(
+        "postgresql_append",
+        "PostgreSQL append 1 event",
+        es=4,
+        py=3,
+        limit=0.8,
+        required={"ES": 3, "PY": 2},
+    ),
+    _rate(
+        "postgresql_append_100",
+        "PostgreSQL append 100 events a call",
+        es=30,
+        py=3,
+        limit=0.85,
+        required={"ES": 20, "PY": 2.5},
+    ),
+    _rate(
+        "postgresql_writers",
+        "PostgreSQL 32 concurrent writers",
+        es=20,
+        py=20,
+        required={"ES": 15, "PY": 15},
+    ),
+    _rate(
+        "postgresql_processes",
+        "PostgreSQL 4 processes of 32 writers",
+        rounds=3,
+    ),
+    _rate(
+        "postgresql_rehydrate_1000",
+        "rehydrate 1,000 from PostgreSQL",
+        es=8,
+        py=15,
+        limit=0.8,
+        required={"ES": 6},
+    ),
+    _rate(
+        "postgresql_log",
+        "PostgreSQL read the log to a handler",
+        es=8,
+        py=4,
+        limit=0.75,
+        required={"ES": 6},
+        rounds=3,
+    ),
+    _rate(
+        "postgresql_catch_up",
+        "catch-up subscription on PostgreSQL, checkpoint a page",
+        py=4,
+        required={"PY": 4},
+        rounds=3,
+    ),
+    _live("postgresql_live", "PostgreSQL, one process"),
+    _live("postgresql_live_across", "PostgreSQL, by NOTIFY"),
     Row(
         "one_event",
         "construct, encode and decode one event",

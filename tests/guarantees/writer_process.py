@@ -1,7 +1,8 @@
-"""A process that writes to an SQLite file until it is done, or killed.
+"""A process that writes to a store until it is done, or killed.
 
-Usage: writer_process.py MODE DATABASE SEED [COUNT]. It says on stdout what it was told
-is recorded, a line each, and nothing before it is.
+Usage: writer_process.py MODE DATABASE SEED [COUNT [PREFIX ORDERING]]. The database is
+the path of an SQLite file, or the DSN of a PostgreSQL one. The process says on stdout
+what it was told is recorded, a line each, and nothing before it is.
 """
 
 from __future__ import annotations
@@ -89,13 +90,26 @@ MODES: dict[str, Callable[[Store, int, int], Coroutine[Any, Any, None]]] = {
 }
 
 
-async def main(mode: str, database: str, seed: str, count: str = "0") -> None:
-    logging.disable()
+async def open_store(
+    mode: str, database: str, prefix: str = "evsrc", ordering: str = "serial"
+) -> Store:
+    if "://" in database:
+        from evsrc.stores.postgresql import postgresql_store
+
+        given: Any = ordering
+        return await postgresql_store(database, CODEC, prefix=prefix, ordering=given)
     synchronous: Any = "NORMAL" if mode == "batches" else "FULL"
     wait = timedelta(seconds=60)
-    async with await sqlite_store(
+    return await sqlite_store(
         database, CODEC, synchronous=synchronous, busy_timeout=wait
-    ) as store:
+    )
+
+
+async def main(
+    mode: str, database: str, seed: str, count: str = "0", *more: str
+) -> None:
+    logging.disable()
+    async with await open_store(mode, database, *more) as store:
         await MODES[mode](store, int(seed), int(count))
 
 

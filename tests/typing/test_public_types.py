@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, assert_type
 from uuid import UUID
 
@@ -11,16 +12,27 @@ from msgspec import Struct
 from evsrc import (
     AggregateRepository,
     AggregateRoot,
+    AggregateSnapshot,
     Appended,
     Codec,
     Conflict,
+    DeadLetter,
     Decider,
+    DLQRepository,
     DomainEvent,
     EventStoreRecord,
+    Fence,
+    InMemoryCheckpointRepository,
+    InMemoryDLQRepository,
+    InMemoryEventBus,
     InMemoryEventStore,
+    InMemorySnapshotStore,
+    Lease,
     Loaded,
     Page,
     Recorded,
+    SaveDeadLetter,
+    SnapshotStore,
     StreamName,
     View,
     Write,
@@ -37,6 +49,7 @@ from evsrc import (
     transact,
 )
 from evsrc.runtime.transact import Decided
+from evsrc.subscriptions import SubscriptionManager
 
 
 class Added(Struct, frozen=True):
@@ -85,6 +98,14 @@ async def functional() -> None:
     assert_type(await store.read_all(), Page[Event])
     assert_type(await transact(store, COUNTER, STREAM, "x"), Decided[int, Event])
     assert_type(await query(store, COUNTER, STREAM), tuple[int, int])
+
+    lease = await store.leases.acquire("x", "me", timedelta(seconds=1))
+    assert_type(lease, Lease | None)
+    letters = store.dead_letters
+    assert_type(await letters.list("x", status="failed"), tuple[DeadLetter, ...])
+    for letter in await letters.list():
+        assert_type(await letters.update(letter, letter), bool)
+        await store.append(also=[SaveDeadLetter(letter), Fence("x", 1)])
 
     async def handle(recorded: Recorded[Event]) -> None:
         assert_type(recorded.event, Event)
@@ -136,3 +157,21 @@ async def classes(id: UUID) -> None:
     assert_type((await repo.load(id)).state, TaskState | None)
     act: Callable[[Task], Any] = lambda task: task.create("x")  # noqa: E731
     assert_type(await repo.execute(id, act), Task)
+    snapshots: SnapshotStore = InMemorySnapshotStore()
+    kept = AggregateRepository(
+        InMemoryEventStore(),
+        Task,
+        "Task",
+        snapshot_store=snapshots,
+        snapshot_threshold=2,
+        snapshot_mode="background",
+    )
+    assert_type(kept, AggregateRepository[Task])
+    assert_type(await kept.create_snapshot(await kept.load(id)), AggregateSnapshot)
+    dlq: DLQRepository = InMemoryDLQRepository()
+    SubscriptionManager(
+        InMemoryEventStore(),
+        InMemoryEventBus(),
+        InMemoryCheckpointRepository(),
+        dlq_repo=dlq,
+    )

@@ -9,7 +9,7 @@ No I/O here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from operator import add, mod, mul, sub
 from typing import Final
@@ -30,14 +30,17 @@ def type_salt(type: str) -> int:
     return crc32(b"type", crc32(type.encode()))
 
 
-def content_sum(salt: int, type: int, data: bytes) -> int:
+def content_sums(
+    salts: Iterable[int], types: Iterable[int], data: Iterable[bytes]
+) -> Iterator[int]:
     """Sum up what folding needs, but for the version; both salts as above."""
-    return crc32(data, salt + type)
+    return map(crc32, data, map(add, salts, types))
 
 
-def rest_sum(id: bytes, meta: bytes | None) -> int:
-    """Sum up the rest of an event, but for its time and position."""
-    return crc32(meta or b"", crc32(id))
+def rest_sums(ids: Iterable[bytes], metas: Sequence[bytes | None]) -> Iterator[int]:
+    """Sum up the rest of each event, but for its time and position."""
+    plain = [meta or b"" for meta in metas] if any(metas) else repeat(b"")
+    return map(crc32, plain, map(crc32, ids))
 
 
 def crcs(
@@ -47,7 +50,7 @@ def crcs(
     data: Iterable[bytes],
 ) -> list[int]:
     """Compute the crc of many events, without a Python loop."""
-    sums = map(crc32, data, map(add, salts, types))
+    sums = content_sums(salts, types, data)
     return _stored(map(add, sums, map(mul, versions, repeat(_FACTOR))))
 
 
@@ -58,9 +61,7 @@ def seals(
     metas: Sequence[bytes | None],
 ) -> list[int]:
     """Compute the seal of many events, without a Python loop."""
-    plain = [meta or b"" for meta in metas] if any(metas) else repeat(b"")
-    sums = map(crc32, plain, map(crc32, ids))
-    placed = map(add, sums, map(mul, positions, repeat(_FACTOR)))
+    placed = map(add, rest_sums(ids, metas), map(mul, positions, repeat(_FACTOR)))
     return _stored(map(add, placed, map(mod, times, repeat(_PRIME))))
 
 

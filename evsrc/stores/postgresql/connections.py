@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import asyncpg
@@ -22,6 +22,7 @@ Db: TypeAlias = Any
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
+_LAST_MOMENT: Final = 2.0
 
 
 class Server:
@@ -127,6 +128,15 @@ async def open_pool(
         raise translated(error, place_of(dsn)) from error
 
 
+async def close_pool(pool: asyncpg.Pool[Any]) -> None:
+    """Close a pool; what its connections are still doing is ended after a moment."""
+    try:
+        async with asyncio.timeout(_LAST_MOMENT):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
 def lend_from_pool(
     pool: asyncpg.Pool[Any], timeout: float
 ) -> Callable[[], AbstractAsyncContextManager[Db]]:
@@ -151,7 +161,8 @@ def lend_from_pool(
             yield db
         except BaseException as error:
             if connection_is_lost(error):
-                db.terminate()
+                with suppress(asyncpg.InterfaceError):  # closed, so no longer lent
+                    db.terminate()
             raise
         finally:
             await pool.release(db)

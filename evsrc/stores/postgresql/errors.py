@@ -6,6 +6,7 @@ first line is used.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ _LOST: Final = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,  # the primary is somewhere else now
 )
+_BROKEN: Final = re.compile(r"\bstate\b|not connected")
 _DRIVER: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -45,15 +47,32 @@ _AGAIN: Final = (
 
 
 def connection_is_lost(error: BaseException) -> bool:
-    """Tell whether *error* means that the connection is of no more use."""
+    """Tell whether *error* means that the connection is of no more use.
+
+    The driver has two more ways to say so: a connection that was ended between two
+    statements left its pool at once, and one that was ended while it was idle is in a
+    protocol state from which no operation can begin.
+    """
+    told = str(error)
+    if isinstance(error, asyncpg.exceptions.InternalClientError):
+        return bool(_BROKEN.search(told))
     return isinstance(error, _LOST) or (
-        isinstance(error, asyncpg.InterfaceError) and "closed" in str(error)
+        isinstance(error, asyncpg.InterfaceError)
+        and ("closed" in told or "released back to the pool" in told)
     )
 
 
 def may_be_repeated(error: BaseException) -> bool:
     """Tell whether the same may work a moment later."""
     return connection_is_lost(error) or isinstance(error, _AGAIN)
+
+
+def is_an_answer(error: BaseException) -> bool:
+    """Tell whether the server itself refused, so that nothing was written."""
+    return isinstance(error, asyncpg.PostgresError) and (
+        not connection_is_lost(error)
+        or isinstance(error, asyncpg.ReadOnlySQLTransactionError)
+    )
 
 
 def concerns_one_job(error: BaseException) -> bool:
@@ -95,13 +114,14 @@ _BY_STATE: Final[dict[str, tuple[type[StoreError], str]]] = {
     "EV002": (SchemaError, "store {where} has no serial ordering any more"),
     "EV003": (
         StoreUnavailableError,
-        "{told} ({where}); an append needs READ COMMITTED, to see what it waited for",
+        "{told} ({where}); evsrc needs READ COMMITTED, to see what it waited for",
     ),
     "42501": (StoreUnavailableError, "the role has no right: {told} ({where})"),
     "42P01": _INCOMPLETE,  # no such table
     "42883": _INCOMPLETE,  # function
     "42703": _INCOMPLETE,  # column
     "3F000": _INCOMPLETE,  # schema
+    "25006": (StoreUnavailableError, "{where} takes no writes: {told}"),
     "53100": (StoreFullError, "no space left at {where}: {told}"),
     "XX001": _DAMAGED,
     "XX002": _DAMAGED,

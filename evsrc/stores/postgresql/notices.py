@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Final
 from zlib import crc32
 
@@ -99,9 +100,10 @@ class Notices:
                 except TimeoutError:
                     self.look = True
         finally:
-            db.remove_termination_listener(self._lost)
-            if not db.is_closed():
-                await db.remove_listener(self.channel, self._heard)
+            with suppress(asyncpg.InterfaceError):  # closed, so no longer lent
+                db.remove_termination_listener(self._lost)
+                if not db.is_closed():
+                    await db.remove_listener(self.channel, self._heard)
 
     async def _listen(self, db: Db) -> None:
         try:

@@ -106,17 +106,17 @@ async def recognise(db: Connection[Any], names: Names) -> int:
         SchemaError: it belongs to something else, or to a newer evsrc.
     """
     table = names.qualified("schema")
-    # one statement: between two, another process may create the store
-    found, other = await db.fetchrow(
-        "SELECT to_regclass($1) IS NOT NULL, EXISTS (SELECT FROM pg_class AS c "
+    # not to_regclass, which may answer from before the lock of migrations was granted
+    found = await db.fetch(
+        "SELECT c.relname FROM pg_class AS c "
         "JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-        "WHERE n.nspname = $2 AND c.relname = $3)",
-        table,
+        "WHERE n.nspname = $1 AND c.relname = ANY ($2)",
         names.schema,
-        f"{names.prefix}_event",
-    ) or (False, False)
-    if not found:
-        if other:
+        [f"{names.prefix}_schema", f"{names.prefix}_event"],
+    )
+    there = {row["relname"] for row in found}
+    if f"{names.prefix}_schema" not in there:
+        if there:
             raise SchemaError(
                 f"{names.qualified('event')} is there without {table}: it is not a "
                 "table of evsrc; choose another schema or prefix"
@@ -144,8 +144,8 @@ async def migrate(db: Connection[Any], names: Names, ordering: Ordering) -> None
         have = await recognise(db, names)  # again, under the lock
         if have == newest:
             return
-        there = "SELECT to_regnamespace($1) IS NOT NULL"
-        if not await db.fetchval(there, f'"{names.schema}"'):
+        there = "SELECT 1 FROM pg_namespace WHERE nspname = $1"
+        if not await db.fetchval(there, names.schema):
             await db.execute(f'CREATE SCHEMA "{names.schema}"')
         script = migration_sql(
             schema=names.schema, prefix=names.prefix, ordering=ordering, after=have

@@ -14,11 +14,10 @@ from datetime import timedelta
 from typing import Any, Final, Generic, TypeAlias, get_args
 
 import asyncpg
-import msgspec
 
-from ...core.codec import Codec, enc_hook
+from ...core.codec import Codec
 from ...core.errors import EvsrcError, InvalidEventError, StoreUnavailableError
-from ...core.event import E, NewEvent
+from ...core.event import E
 from ...ports import (
     Also,
     Appended,
@@ -30,11 +29,12 @@ from ...ports import (
     Snapshots,
     Write,
 )
-from ..commits import Commits, EncodedWrite, Job, Row
+from ..commits import Commits, Job, encode_write
 from ..wakeup import Wakeup
 from .connections import (
     Db,
     Server,
+    close_pool,
     lend_from_pool,
     lend_from_sessions,
     lend_within,
@@ -50,7 +50,8 @@ from .writer import Writer, packed_change
 Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
 """A DSN, an asyncpg pool, or SQLAlchemy's `async_sessionmaker` over asyncpg."""
 
-_encode_metadata: Final = msgspec.json.Encoder(enc_hook=enc_hook).encode
+_FEWEST: Final = 2
+_TOO_SMALL: Final = "a {} of {} is too small: one connection is kept for notices"
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,11 @@ class PostgreSQLStore(EventStore[E]):
     `within(connection)` gives the same store on a connection in which a transaction is
     open: an asyncpg connection, or a SQLAlchemy session or connection on asyncpg. What
     it appends is there when the caller commits, and gone if he rolls back; it reads
-    what the transaction has written. The append keeps other appends waiting until the
-    transaction ends (serial ordering): let it be the last thing the transaction does.
-    An append that raises leaves the transaction unusable.
+    what the transaction has written (with concurrent ordering in streams only: the log
+    ends where it is final). The append keeps other appends waiting until the
+    transaction ends (serial ordering), or readers of the log (concurrent): let it be
+    the last thing the transaction does. An append that raises leaves the transaction
+    unusable.
     """
 
     within: Callable[[Any], EventStore[E]]
@@ -76,29 +79,21 @@ class _Encoder(Generic[E]):
         self.types: set[str] = set()
 
     def job(self, writes: Sequence[Write[E]], also: Sequence[Also]) -> Job:
-        encoded = tuple(self.encoded(write) for write in writes)
+        encoded = tuple([encode_write(write, self.codec) for write in writes])
+        for write in encoded:
+            self.types.update(map(_checked_type, set(write.types) - self.types))
         changes = tuple(map(packed_change, also))
-        return Job(encoded, changes, sum(len(write.rows) for write in encoded))
+        return Job(encoded, changes, sum([len(write.ids) for write in encoded]))
 
-    def encoded(self, write: Write[E]) -> EncodedWrite:
-        encode = self.codec.encode
-        rows = tuple(
-            Row(new.id, self.name(new.event), _packed_metadata(new), encode(new.event))
-            for new in write.events
-        )
-        return EncodedWrite(write.stream, rows, write.expected)
 
-    def name(self, event: E) -> str:
-        name = self.codec.name(event)
-        if name not in self.types:
-            try:
-                name.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidEventError(name, str(error)) from error
-            if "\0" in name:
-                raise InvalidEventError(name, "the stored name holds a NUL")
-            self.types.add(name)
-        return name
+def _checked_type(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEventError(name, str(error)) from error
+    if "\0" in name:
+        raise InvalidEventError(name, "the stored name holds a NUL")
+    return name
 
 
 class _Appending(Generic[E]):
@@ -145,14 +140,6 @@ class _Appending(Generic[E]):
         self.notices.wakeup.advance(0)
 
 
-def _packed_metadata(new: NewEvent[E]) -> bytes | None:
-    try:
-        packed = _encode_metadata(new.metadata)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise InvalidEventError("metadata", str(error)) from error
-    return None if packed == b"{}" else packed
-
-
 async def postgresql_store(
     source: Source,
     codec: Codec[E],
@@ -174,7 +161,8 @@ async def postgresql_store(
     Args:
         source: a DSN such as "postgresql://user@host/database" (the store opens and
             closes its own pool), an asyncpg pool, or a SQLAlchemy `async_sessionmaker`
-            on postgresql+asyncpg (neither is ever closed here).
+            on postgresql+asyncpg (neither is ever closed here). Two connections at
+            least; one of them is kept for notices.
         codec: how events are named, checked, written and read.
         schema: where the store's tables are; created if it is missing.
         prefix: what their names begin with; stores of different schema or prefix do not
@@ -205,6 +193,8 @@ async def postgresql_store(
         ValueError: an argument that means nothing.
     """
     _check(ordering, largest_commit, replica)
+    if max_connections < _FEWEST:
+        raise ValueError(_TOO_SMALL.format("max_connections", max_connections))
     concurrent = ordering == "concurrent"
     names = Names(schema, prefix)
     seconds = timeout.total_seconds(), patience.total_seconds()
@@ -282,8 +272,7 @@ def _within(
         lend_within(transaction), outside.where, timeout=outside.timeout, patience=0
     )
     writer = Writer(server, names, concurrent=outer.concurrent, lossy=outer.lossy)
-    # what the transaction wrote is not final for others, but it is for itself
-    reader = Reader(server, names, encoder.codec, concurrent=False)
+    reader = Reader(server, names, encoder.codec, concurrent=outer.concurrent)
 
     async def commit(job: Job) -> Appended | Conflict:
         async with server.lend() as db:
@@ -335,9 +324,17 @@ async def _server(
     lend: Callable[[], AbstractAsyncContextManager[Db]]
     if isinstance(source, str):
         pool = await open_pool(source, options[0], timeout, options[1])
-        lend, where, end = lend_from_pool(pool, timeout), place_of(source), pool.close
-        return Server(lend, where, timeout=timeout, patience=patience, end=end)
+        lend, where = lend_from_pool(pool, timeout), place_of(source)
+        return Server(
+            lend,
+            where,
+            timeout=timeout,
+            patience=patience,
+            end=lambda: close_pool(pool),
+        )
     if isinstance(source, asyncpg.Pool):
+        if source.get_max_size() < _FEWEST:
+            raise ValueError(_TOO_SMALL.format("pool", source.get_max_size()))
         lend = lend_from_pool(source, timeout)  # pyright: ignore[reportUnknownArgumentType]
         where = "the pool's database"
     elif callable(source):

@@ -7,11 +7,14 @@ events that are there already, by their ids, are a success.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
+from asyncpg.pgproto import pgproto
 
 from ...core.errors import (
     AppendOutcomeUnknownError,
@@ -38,21 +41,28 @@ from ...ports import (
 from ..commits import Job, Verdict
 from ..rows import LETTER, pack_letter, row_crc
 from .checks import (
-    content_sum,
+    content_sums,
     number_crc,
-    rest_sum,
+    rest_sums,
     snapshot_crc,
     stream_salt,
     type_salt,
 )
 from .connections import Again, Db, Server
-from .errors import concerns_one_job, may_be_repeated
+from .errors import concerns_one_job, is_an_answer, may_be_repeated
 from .schema import Names
 
 _EXPECTED: Final = {Expect.ANY: -1, Expect.NO_STREAM: 0, Expect.STREAM_EXISTS: -2}
 _APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CHECKPOINT, _LEASE = range(6)
 _RACES: Final = 50
 _encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class _Sent:
+    """Whether a job may have been carried out by a call whose answer never came."""
+
+    unanswered: bool = False
 
 
 class Writer:
@@ -75,22 +85,23 @@ class Writer:
             StoreError: none of them was written, or (AppendOutcomeUnknownError) it
                 cannot be told whether they were.
         """
+        first = _Sent()
         try:
-            return await self._send(jobs, careful=False)
+            return await self._send(jobs, first, careful=False)
         except Exception as error:
             if not concerns_one_job(error):
-                raise self.server.translated(error) from error
+                raise
         verdicts: list[Verdict] = []
         for job in jobs:
-            verdicts += await self.commit_alone(job)
+            verdicts += await self._commit_alone(job, _Sent(first.unanswered))
         return verdicts
 
-    async def commit_alone(self, job: Job) -> list[Verdict]:
+    async def _commit_alone(self, job: Job, sent: _Sent) -> list[Verdict]:
         """Judge and write one job, looking first whether its events are there."""
         races = 0
         while True:
             try:
-                return await self._send([job], careful=True)
+                return await self._send([job], sent, careful=True)
             except EvsrcError as error:
                 return [error]
             except asyncpg.PostgresError as error:
@@ -103,10 +114,11 @@ class Writer:
                 translated.__cause__ = error
                 return [translated]
 
-    async def _send(self, jobs: Sequence[Job], *, careful: bool) -> list[Verdict]:
+    async def _send(
+        self, jobs: Sequence[Job], sent: _Sent, *, careful: bool
+    ) -> list[Verdict]:
         arguments = self.arguments(jobs)
         again = Again(self.server.patience)
-        sent = False
         while True:
             sending = False
             try:
@@ -114,15 +126,17 @@ class Writer:
                     sending = True
                     return await self.call(db, jobs, arguments, careful=careful)
             except Exception as error:
-                if not may_be_repeated(error):
+                sent.unanswered |= sending and not is_an_answer(error)
+                if may_be_repeated(error):
+                    if not self.server.closed and await again.pause():
+                        continue
+                elif concerns_one_job(error):
                     raise
-                sent |= sending
-                if self.server.closed or not await again.pause():
-                    if sent:
-                        raise AppendOutcomeUnknownError(self.server.where) from error
-                    if self.server.closed:
-                        raise StoreClosedError(self.server.where) from error
-                    raise self.server.translated(error) from error
+                if sent.unanswered:
+                    raise AppendOutcomeUnknownError(self.server.where) from error
+                if self.server.closed:
+                    raise StoreClosedError(self.server.where) from error
+                raise self.server.translated(error) from error
 
     async def call(
         self, db: Db, jobs: Sequence[Job], arguments: Sequence[Any], *, careful: bool
@@ -139,6 +153,13 @@ class Writer:
         self.head = max(self.head, row["head"] or 0)
         return _verdicts(jobs, row)
 
+    def salt_of(self, type: str) -> int:
+        """Give the salt of an event type, which is remembered."""
+        salt = self.salts.get(type)
+        if salt is None:
+            salt = self.salts[type] = type_salt(type)
+        return salt
+
     def arguments(self, jobs: Sequence[Job]) -> tuple[Any, ...]:
         """Give *jobs* as the function's arrays, from `_jobs` on."""
         writes = [(j, write) for j, job in enumerate(jobs, 1) for write in job.writes]
@@ -147,15 +168,21 @@ class Writer:
             name: (number, stream_salt(name.category, name.id))
             for number, name in enumerate(streams, 1)
         }
-        events: list[tuple[Any, ...]] = []
+        number: list[int] = []
+        ids: list[bytes] = []
+        types: list[str] = []
+        metas: list[bytes | None] = []
+        data: list[bytes] = []
+        crcs: list[int] = []
         for w, (_, write) in enumerate(writes, 1):
-            salt = index[write.stream][1]
-            for id, type, meta, data in write.rows:
-                known = self.salts.get(type)
-                if known is None:
-                    known = self.salts[type] = type_salt(type)
-                sums = content_sum(salt, known, data), rest_sum(id.bytes, meta)
-                events.append((w, id, type, meta, data, *sums))
+            number += [w] * len(write.ids)
+            ids += write.ids
+            types += write.types
+            metas += write.metas
+            data += write.data
+            salt = repeat(index[write.stream][1])
+            crcs += content_sums(salt, map(self.salt_of, write.types), write.data)
+        seals = list(rest_sums(ids, metas))
         also = [
             {"job": j, **change.packed}
             for j, job in enumerate(jobs, 1)
@@ -167,9 +194,15 @@ class Writer:
             [name.id for name in streams],
             [j for j, _ in writes],
             [index[write.stream][0] for _, write in writes],
-            [len(write.rows) for _, write in writes],
+            [len(write.ids) for _, write in writes],
             [_number(write.expected) for _, write in writes],
-            *(zip(*events, strict=True) if events else [()] * 7),
+            number,
+            list(map(pgproto.UUID, ids)),  # sooner made than the standard library's
+            types,
+            metas,
+            data,
+            crcs,
+            seals,
             _encode(also).decode() if also else None,
         )
 
@@ -272,6 +305,4 @@ def _refused_change(
 
 
 def _stream_of(job: Job, id: UUID) -> StreamName:
-    return next(
-        write.stream for write in job.writes if any(row.id == id for row in write.rows)
-    )
+    return next(write.stream for write in job.writes if id.bytes in write.ids)

@@ -1,23 +1,19 @@
 """Compute the keys and checksums that make changed bytes visible.
 
-`crc` covers what folding needs (stream, version, type, data), `seal` the rest of the
-row on top of it. Both are CRC-32; the small numbers go in as its starting value. No I/O
-here.
+An event's `seal` covers its whole row. A stream's `content` covers the types and data
+of all its events in order, so that folding checks them in one go and reads nothing else
+of them. All are CRC-32. No I/O here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from itertools import repeat
-from operator import add, mod, mul
+from struct import Struct
 from typing import Final
 from zlib import crc32
 
-_VERSION: Final = 2654435761
-_TYPE: Final = 2246822519
-_POSITION: Final = 3266489917
-_PRIME: Final = 4294967291
+_pack: Final = Struct("<5q").pack
 
 
 def stream_key(category: str, id: str) -> int:
@@ -26,14 +22,27 @@ def stream_key(category: str, id: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def stream_salt(category: str, id: str) -> int:
-    """Give the part of a payload's checksum that is the same for a whole stream."""
-    return crc32(f"{category}\0{id}".encode())
-
-
-def stream_crc(key: int, category: str, id: str, version: int) -> int:
+def stream_crc(key: int, category: str, id: str, version: int, content: int) -> int:
     """Check a stream's row."""
-    return crc32(f"{key}/{version}/{category}\0{id}".encode())
+    return crc32(f"{key}/{version}/{content}/{category}\0{id}".encode())
+
+
+def content_crc(types: Sequence[int], data: Sequence[bytes], before: int) -> int:
+    """Check what folding needs of events that follow those of the checksum *before*.
+
+    >>> content_crc([1, 2], [b"a", b"b"], 0) == content_crc(
+    ...     [2], [b"b"], content_crc([1], [b"a"], 0)
+    ... )
+    True
+    """
+    heads = {type: b"\0%d\0" % type for type in set(types)}
+    if len(heads) == 1:
+        (head,) = heads.values()
+        return crc32(head.join((b"", *data)), before)
+    parts = [b""] * (2 * len(data))
+    parts[::2] = map(heads.__getitem__, types)
+    parts[1::2] = data
+    return crc32(b"".join(parts), before)
 
 
 def name_crc(key: int, name: str) -> int:
@@ -41,51 +50,20 @@ def name_crc(key: int, name: str) -> int:
     return crc32(f"{key}/{name}".encode())
 
 
-def event_crc(salt: int, version: int, type: int, data: bytes) -> int:
-    """Check what folding needs of one event."""
-    return crc32(data, salt + version * _VERSION + type * _TYPE)
-
-
-def event_crcs(
-    salts: Iterable[int],
+def event_seals(
+    positions: Iterable[int],
+    streams: Iterable[int],
     versions: Iterable[int],
     types: Iterable[int],
-    data: Iterable[bytes],
-) -> list[int]:
-    """Compute `event_crc` for many events, without a Python loop."""
-    placed = map(mul, versions, repeat(_VERSION))
-    typed = map(mul, types, repeat(_TYPE))
-    return list(map(crc32, data, map(add, map(add, placed, typed), salts)))
-
-
-def stream_crcs(
-    salt: int, first: int, types: Sequence[int], data: Iterable[bytes]
-) -> list[int]:
-    """Compute `event_crc` for the events of one stream from version *first* on."""
-    start, length = salt + first * _VERSION, len(types) * _VERSION
-    if len(kinds := set(types)) == 1:
-        start += kinds.pop() * _TYPE
-        return list(map(crc32, data, range(start, start + length, _VERSION)))
-    placed = range(start, start + length, _VERSION)
-    return list(map(crc32, data, map(add, placed, map(mul, types, repeat(_TYPE)))))
-
-
-def event_seal(crc: int, position: int, id: bytes, at: int, meta: bytes | None) -> int:
-    """Check the rest of an event's row, on top of its crc."""
-    return crc32(meta or b"", crc32(id, crc + position * _POSITION + at % _PRIME))
-
-
-def event_seals(
-    crcs: Iterable[int],
-    positions: Iterable[int],
     ids: Iterable[bytes],
     times: Iterable[int],
-    metas: Iterable[bytes],
+    metas: Iterable[bytes | None],
+    data: Iterable[bytes],
 ) -> list[int]:
-    """Compute `event_seal` for many events, without a Python loop."""
-    placed = map(add, crcs, map(mul, positions, repeat(_POSITION)))
-    seeds = map(add, placed, map(mod, times, repeat(_PRIME)))
-    return list(map(crc32, metas, map(crc32, ids, seeds)))
+    """Check the rows of many events, without a Python loop."""
+    numbers = map(_pack, positions, streams, versions, types, times)
+    parts = zip(numbers, ids, [meta or b"" for meta in metas], data, strict=True)
+    return list(map(crc32, map(b"\0".join, parts)))
 
 
 def number_crc(name: str, number: int) -> int:

@@ -93,14 +93,14 @@ def checked_name(key: object, name: object, crc: object) -> str:
 
 
 def checked_stream(
-    key: int, category: object, id: object, version: object, crc: object
+    key: int, category: object, id: object, version: object, content: int, crc: object
 ) -> tuple[StreamName, int]:
     """Give a stored stream's name and version, if its checksum holds."""
     if (
         not isinstance(category, str)
         or not isinstance(id, str)
         or not isinstance(version, int)
-        or crc != stream_crc(key, category, id, version)
+        or crc != stream_crc(key, category, id, version, content)
     ):
         raise CorruptionError(f"the stored stream {category!r} {id!r} is damaged")
     return StreamName(category, id), version

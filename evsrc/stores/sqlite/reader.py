@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import struct
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Generic, TypeAlias
+from typing import Any, Final, Generic
 
 from ...core.codec import Codec, Envelope
 from ...core.errors import CorruptionError
@@ -17,22 +18,11 @@ from ...core.event import E, Recorded, StreamName
 from ...core.expectation import AnyQuery, Query
 from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
-from .checks import (
-    event_crcs,
-    event_seals,
-    snapshot_crc,
-    stream_crcs,
-    stream_salt,
-)
+from .checks import content_crc, event_seals, snapshot_crc
 from .errors import checked_name, checked_stream
 from .records import verify_records
 from .sql import sql
 from .writer import find_stream, read_checkpoint, read_head
-
-EventRow: TypeAlias = tuple[
-    int, int, int, int, bytes, int, bytes | None, bytes, int, int
-]
-"""position, stream, version, type, id, at, meta, data, crc, seal."""
 
 _WINDOW: Final = 100_000
 _MOST_STREAMS: Final = 50_000
@@ -47,7 +37,7 @@ class Reader(Generic[E]):
         self.codec = codec
         self.names: dict[int, str] = {}
         self.keys: dict[str, int] = {}
-        self.streams: dict[int, tuple[StreamName, int]] = {}
+        self.streams: dict[int, StreamName] = {}
 
     @contextmanager
     def _snapshot(self) -> Generator[None, None, None]:
@@ -62,25 +52,29 @@ class Reader(Generic[E]):
 
     def load_events(self, name: StreamName, after: int) -> Loaded[E]:
         """Give a stream's events after a version, without envelopes."""
-        if self.codec.restore is not None:
+        if after or self.codec.restore is not None:
             page = self.read_stream(name, after, None, backward=False)
             return Loaded([recorded.event for recorded in page.events], page.head)
+        types, data = self._payloads(name)
+        self._learn_names(types)
+        return Loaded(self.codec.decode_all(types, self.names, data), len(data))
+
+    def _payloads(self, name: StreamName) -> tuple[Sequence[int], Sequence[bytes]]:
+        """Give the types and data of a whole stream, checked."""
         with self._snapshot():
-            key, head = find_stream(self.db, name)
-            if head <= after:
-                return Loaded((), head)
-            rows = self.db.execute(sql("payloads"), (key, after)).fetchall()
-        _check_complete(name, len(rows), head - after)
-        types, data, crcs = zip(*rows, strict=True)
-        salt = stream_salt(name.category, name.id)
-        try:  # rows of other versions than these, in this order, do not fit their crc
-            whole = stream_crcs(salt, after + 1, types, data) == list(crcs)
+            key, head, content = find_stream(self.db, name)
+            if not head:
+                return (), ()
+            rows = self.db.execute(sql("payloads"), (key,)).fetchall()
+        _check_complete(name, len(rows), head)
+        types, data = zip(*rows, strict=True)
+        try:
+            whole = content_crc(types, data, 0) == content
         except TypeError:  # a value of another type than was written
             whole = False
         if not whole:
             raise CorruptionError(f"an event of stream '{name}' is damaged")
-        self._learn_names(types)
-        return Loaded(self.codec.decode_all(types, self.names, data), head)
+        return types, data
 
     def read_stream(
         self, name: StreamName, after: int, limit: int | None, *, backward: bool
@@ -88,24 +82,23 @@ class Reader(Generic[E]):
         """Give a page of a stream; backward: the events before *after* (0: the end)."""
         count = _LAST if limit is None else limit
         with self._snapshot():
-            key, head = find_stream(self.db, name)
+            key, head, _ = find_stream(self.db, name)
             if backward:
                 before = head + 1 if after == 0 else min(after, head + 1)
-                statement, bound, available = "stream_backward", before, before - 1
+                statement, bound, step = "stream_backward", before, -1
+                count = min(count, before - 1)
             else:
-                statement, bound, available = "stream_forward", after, head - after
-            rows: list[EventRow] = []
-            if available > 0 and count > 0:
-                rows = self.db.execute(sql(statement), (key, bound, count)).fetchall()
-                _check_complete(name, len(rows), min(available, count))
-        self.streams[key] = name, stream_salt(name.category, name.id)
-        events = self._recorded(rows)
-        step = -1 if backward else 1
-        first = bound + step
-        versions = [recorded.version for recorded in events]
-        if versions != list(range(first, first + step * len(rows), step)):
-            raise CorruptionError(f"the versions of stream '{name}' are damaged")
-        return Page(events, versions[-1] if versions else after, head)
+                statement, bound, step = "stream_forward", after, 1
+                count = min(count, head - after)
+            if count <= 0:
+                return Page((), after, head)
+            rows = self.db.execute(sql(statement), (key, bound, count)).fetchall()
+        _check_complete(name, len(rows), count)
+        self.streams[key] = name
+        positions, *columns = zip(*rows, strict=True)
+        versions = range(bound + step, bound + step * (count + 1), step)
+        events = self._recorded(positions, [key] * count, versions, *columns)
+        return Page(events, versions[-1], head)
 
     # The log.
 
@@ -118,24 +111,28 @@ class Reader(Generic[E]):
             end = min(head, after + _WINDOW)
             if isinstance(query, Query):
                 rows = self._matching(query, after, end, limit)
+                positions: Sequence[int] = [row[0] for row in rows]
+                columns = list(zip(*rows, strict=True))[1:]
             else:
-                bounds = (after, end, limit)
-                rows = self.db.execute(sql("log_page"), bounds).fetchall()
-                positions = [row[0] for row in rows]
                 count = min(end - after, limit)
-                if positions != list(range(after + 1, after + 1 + count)):
+                rows = self.db.execute(sql("log_page"), (after, end, count)).fetchall()
+                if len(rows) != count:
                     raise CorruptionError(
                         f"positions {after + 1} to {after + count} of the log are not "
                         "all there"
                     )
-            self._learn_streams(row[1] for row in rows)
-        events = self._recorded(rows)
-        reached = events[-1].position if len(rows) == limit else end
+                positions = range(after + 1, after + 1 + count)
+                columns = list(zip(*rows, strict=True))
+            if not rows:
+                return Page((), end, head)
+            self._learn_streams(columns[0])
+        events = self._recorded(positions, *columns)
+        reached = positions[-1] if len(rows) == limit else end
         return Page(events, reached, head)
 
     def _matching(
         self, query: Query, after: int, end: int, limit: int
-    ) -> list[EventRow]:
+    ) -> list[tuple[Any, ...]]:
         wanted = [
             name for item in query.items for name in (*item.categories, *item.types)
         ]
@@ -148,8 +145,7 @@ class Reader(Generic[E]):
             ]
         )
         found = self.db.execute(sql("log_page_matching"), (after, end, items, limit))
-        rows: list[EventRow] = found.fetchall()
-        return rows
+        return found.fetchall()
 
     def _keys_of(self, names: Iterable[str]) -> list[int] | None:
         wanted = list(names)
@@ -162,45 +158,50 @@ class Reader(Generic[E]):
     def find(self, event_id: bytes) -> Recorded[E] | None:
         """Give the event of an id."""
         with self._snapshot():
-            rows = self.db.execute(sql("find"), (event_id,)).fetchall()
-            self._learn_streams(row[1] for row in rows)
-        return self._recorded(rows)[0] if rows else None
+            row = self.db.execute(sql("find"), (event_id,)).fetchone()
+            if row is None:
+                return None
+            self._learn_streams(row[1:2])
+        return self._recorded(*zip(row, strict=True))[0]
 
     # Rows to events.
 
-    def _recorded(self, rows: Sequence[EventRow]) -> tuple[Recorded[E], ...]:
-        """Give checked rows as events; columns, not rows, so that loops run in C."""
-        if not rows:
-            return ()
-        columns = list(zip(*rows, strict=True))
-        positions, keys, versions, kinds, ids, times, metas, data = columns[:8]
+    def _recorded(
+        self,
+        positions: Sequence[int],
+        keys: Sequence[int],
+        versions: Sequence[int],
+        *columns: Sequence[Any],
+    ) -> tuple[Recorded[E], ...]:
+        """Give checked rows as events; columns, not rows, so that loops run in C.
+
+        Args:
+            positions: where they are in the log.
+            keys: their streams.
+            versions: where they are in their streams.
+            columns: type, id, at, meta, data and seal.
+        """
+        types, ids, times, metas, data, seals = columns
+        self._learn_names(types)
+        row = positions, keys, versions, types, ids, times, metas, data
         try:
-            self._check_columns(columns)
-        except (TypeError, KeyError) as error:  # a value of another type than written
-            raise CorruptionError(f"a row of the log is damaged: {error!r}") from error
-        streams = [self.streams[key][0] for key in keys]
-        names = [self.names[kind] for kind in kinds]
+            found = event_seals(*row)
+        except (TypeError, struct.error) as error:  # of another type than was written
+            raise CorruptionError(f"a row of the log is damaged: {error}") from error
+        if found != list(seals):
+            checked = zip(positions, found, seals, strict=True)
+            position = next(at for at, right, seal in checked if right != seal)
+            raise CorruptionError(f"the event at position {position} is damaged")
+        streams = list(map(self.streams.__getitem__, keys))
+        names = list(map(self.names.__getitem__, types))
         restore = self.codec.restore
         if restore is None:
-            events = self.codec.decode_all(kinds, self.names, data)
+            events = self.codec.decode_all(types, self.names, data)
         else:
             envelopes = map(Envelope, ids, streams, versions, metas)
             events = list(map(restore, names, data, envelopes))
         values = (events, names, streams, versions, positions, ids, metas, times)
         return tuple(map(Recorded, *values))
-
-    def _check_columns(self, columns: Sequence[tuple[Any, ...]]) -> None:
-        positions, keys, versions, kinds, ids, times, metas, data, crcs, seals = columns
-        self._learn_names(kinds)
-        salts = [self.streams[key][1] for key in keys]
-        plain = [meta or b"" for meta in metas]
-        found = event_crcs(salts, versions, kinds, data)
-        sealed = event_seals(crcs, positions, ids, times, plain)
-        if found == list(crcs) and sealed == list(seals):
-            return
-        for position, *check in zip(positions, found, crcs, sealed, seals, strict=True):
-            if check[0] != check[1] or check[2] != check[3]:
-                raise CorruptionError(f"the event at position {position} is damaged")
 
     def _learn_names(self, keys: Iterable[int]) -> None:
         if not self.names.keys() >= (wanted := set(keys)):
@@ -214,17 +215,19 @@ class Reader(Generic[E]):
         self.keys = {name: key for key, name in self.names.items()}
 
     def _learn_streams(self, keys: Iterable[int]) -> None:
-        wanted = set(keys)
         if len(self.streams) > _MOST_STREAMS:
             self.streams.clear()
-        missing = wanted - self.streams.keys()
+        # one by one: a difference of sets would walk through all streams that are known
+        missing = [key for key in set(keys) if key not in self.streams]
         if not missing:
             return
-        rows = self.db.execute(sql("streams_by_key"), (json.dumps(sorted(missing)),))
-        for key, *row in rows.fetchall():
-            name, _ = checked_stream(key, *row)
-            self.streams[key] = name, stream_salt(name.category, name.id)
-        if missing - self.streams.keys():
+        try:
+            asked = json.dumps(sorted(missing))
+        except TypeError as error:  # a key of another type than was written
+            raise CorruptionError(f"a stream's key is damaged: {error}") from error
+        rows = self.db.execute(sql("streams_by_key"), (asked,))
+        self.streams |= {row[0]: checked_stream(*row)[0] for row in rows}
+        if any(key not in self.streams for key in missing):
             raise CorruptionError("the rows of some streams are gone")
 
     # Checkpoints and snapshots.
@@ -277,14 +280,9 @@ class Reader(Generic[E]):
             read_checkpoint(self.db, name)
 
     def _verify_streams(self) -> None:
-        counted = self.db.execute(
-            "SELECT s.key, s.category, s.id, s.version, s.crc, count(e.version) "
-            "FROM evsrc_stream AS s LEFT JOIN evsrc_event AS e ON e.stream = s.key "
-            "GROUP BY s.key"
-        )
-        for key, category, id, version, crc, count in counted:
-            name, _ = checked_stream(key, category, id, version, crc)
-            _check_complete(name, count, version)
+        for row in self.db.execute("SELECT * FROM evsrc_stream"):
+            name, _ = checked_stream(*row)
+            self._payloads(name)
         strays = self.db.execute(
             "SELECT e.position FROM evsrc_event AS e "
             "LEFT JOIN evsrc_stream AS s ON s.key = e.stream "

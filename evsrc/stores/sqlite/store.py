@@ -10,20 +10,17 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar, cast
 from uuid import UUID
 
 import aiosqlite
-import msgspec
 
-from ...core.codec import Codec, enc_hook
-from ...core.errors import EvsrcError, InvalidEventError, StoreClosedError
-from ...core.event import E, NewEvent, Recorded, StreamName
+from ...core.codec import Codec
+from ...core.errors import StoreClosedError
+from ...core.event import E, Recorded, StreamName
 from ...core.expectation import ALL, AnyQuery
 from ...core.snapshot import Snapshot
 from ...ports import (
@@ -39,20 +36,20 @@ from ...ports import (
     Snapshots,
     Write,
 )
+from ..commits import Commits, Job, Verdict, encode_write
 from ..wakeup import Wakeup
 from .errors import translated
 from .reader import Reader
 from .records import dead_letters, leases
 from .schema import migrate, recognise
 from .sql import sql
-from .writer import EncodedWrite, Job, Row, Verdict, Writer
+from .writer import Writer
 
 T = TypeVar("T")
 
 _log: Final = logging.getLogger("evsrc")
 _SAFE_WAL: Final = (3, 51, 3)
 _POLL: Final = timedelta(milliseconds=200)
-_encode_metadata: Final = msgspec.json.Encoder(enc_hook=enc_hook).encode
 
 
 class _Connection:
@@ -110,119 +107,39 @@ class _Connection:
             await self.db.close()
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    job: Job
-    verdict: asyncio.Future[Verdict] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-
-
-class _Commits:
-    """Appends waiting for the next transaction; while one is in flight, they gather."""
-
-    def __init__(
-        self, connection: _Connection, writer: Writer, wakeup: Wakeup, largest: int
-    ) -> None:
-        self.connection = connection
-        self.writer = writer
-        self.wakeup = wakeup
-        self.largest = largest
-        self.waiting: deque[_Waiting] = deque()
-        self.flight: asyncio.Task[None] | None = None
-        self.closing = False
-
-    async def submit(self, job: Job) -> Appended | Conflict:
-        if self.closing:
-            raise StoreClosedError(self.connection.path)
-        waiting = _Waiting(job)
-        self.waiting.append(waiting)
-        if self.flight is None:
-            self.flight = asyncio.create_task(self.fly())
-        verdict = await waiting.verdict
-        if isinstance(verdict, EvsrcError):
-            raise verdict
-        return verdict
-
-    async def fly(self) -> None:
-        aboard: list[_Waiting] = []
-        try:
-            while self.waiting:
-                aboard = self.board()
-                jobs = [waiting.job for waiting in aboard]
-                try:
-                    verdicts, head = await self.connection.run(
-                        lambda jobs=jobs: self.writer.commit(jobs)  # type: ignore[misc]
-                    )
-                except Exception as error:  # noqa: BLE001 - theirs, not ours
-                    _refuse(aboard, error)
-                    continue
-                self.wakeup.advance(head)
-                for waiting, verdict in zip(aboard, verdicts, strict=True):
-                    if not waiting.verdict.done():
-                        waiting.verdict.set_result(verdict)
-        finally:
-            self.flight = None
-            for waiting in (*aboard, *self.waiting):
-                waiting.verdict.cancel()
-            self.waiting.clear()
-
-    def board(self) -> list[_Waiting]:
-        """Take what fits into one transaction; leave out those who gave up."""
-        aboard: list[_Waiting] = []
-        events = 0
-        while self.waiting and (not aboard or events < self.largest):
-            waiting = self.waiting.popleft()
-            if not waiting.verdict.cancelled():
-                aboard.append(waiting)
-                events += max(1, waiting.job.events)
-        return aboard
-
-    async def close(self) -> None:
-        self.closing = True
-        if self.flight is not None:
-            await asyncio.wait([self.flight])
-
-
-def _refuse(aboard: Sequence[_Waiting], error: Exception) -> None:
-    for waiting in aboard:
-        if not waiting.verdict.done():
-            waiting.verdict.set_exception(error)
-
-
 class _Store(Generic[E]):
     """The functions of the store's record, over its two connections."""
 
     def __init__(
         self,
         codec: Codec[E],
-        commits: _Commits,
+        writing: _Connection,
+        writer: Writer,
         reading: _Connection,
         reader: Reader[E],
-        *,
-        shared: bool,
+        largest_commit: int,
     ) -> None:
         self.codec = codec
-        self.commits = commits
+        self.writing = writing
+        self.writer = writer
         self.reading = reading
         self.reader = reader
-        self.wakeup = commits.wakeup
-        self.shared = shared
+        self.wakeup = Wakeup()
+        self.shared = reading is not writing
+        path = writing.path
+        self.commits = Commits(self.commit, largest=largest_commit, store=path)
 
     async def append(
         self, *writes: Write[E], also: Sequence[Also] = ()
     ) -> Appended | Conflict:
-        encoded = tuple(self.encoded(write) for write in writes)
-        events = sum(len(write.rows) for write in encoded)
+        encoded = tuple([encode_write(write, self.codec) for write in writes])
+        events = sum([len(write.ids) for write in encoded])
         return await self.commits.submit(Job(encoded, also, events))
 
-    def encoded(self, write: Write[E]) -> EncodedWrite:
-        name, encode = self.codec.name, self.codec.encode
-        rows = tuple(
-            Row(new.id.bytes, name(new.event), _packed_metadata(new), encode(new.event))
-            for new in write.events
-        )
-        return EncodedWrite(write.stream, rows, write.expected)
+    async def commit(self, jobs: Sequence[Job]) -> Sequence[Verdict]:
+        verdicts, head = await self.writing.run(lambda: self.writer.commit(jobs))
+        self.wakeup.advance(head)
+        return verdicts
 
     async def read_stream(
         self,
@@ -272,8 +189,8 @@ class _Store(Generic[E]):
         await self.commits.submit(Job((), (change,), 0))
 
     async def delete(self, statement: str, name: str) -> None:
-        db = self.commits.writer.db
-        await self.commits.connection.run(lambda: db.execute(sql(statement), (name,)))
+        db = self.writer.db
+        await self.writing.run(lambda: db.execute(sql(statement), (name,)))
 
     async def verify(self) -> tuple[str, ...]:
         return await self.reading.run(self.reader.verify)
@@ -282,11 +199,11 @@ class _Store(Generic[E]):
         await self.commits.close()
         self.wakeup.advance(0)
         await self.reading.close()  # first: the writer is the one that checkpoints
-        await self.commits.connection.close()
+        await self.writing.close()
 
     def record(self) -> EventStore[E]:
-        db, reading = self.commits.writer.db, self.reader.db
-        write, read = self.commits.connection.run, self.reading.run
+        db, reading = self.writer.db, self.reader.db
+        write, read = self.writing.run, self.reading.run
         return EventStore(
             append=self.append,
             read_stream=self.read_stream,
@@ -310,14 +227,6 @@ class _Store(Generic[E]):
             verify=self.verify,
             close=self.close,
         )
-
-
-def _packed_metadata(new: NewEvent[E]) -> bytes | None:
-    try:
-        packed = _encode_metadata(new.metadata)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise InvalidEventError("metadata", str(error)) from error
-    return None if packed == b"{}" else packed
 
 
 async def sqlite_store(
@@ -367,19 +276,19 @@ async def sqlite_store(
         return Writer(db, watch=_warn_once(path) if old else None)
 
     writer = await writing.open(prepare_writer)
-    reading, wakeup = writing, Wakeup()
+    reading = writing
     try:
         if in_memory:
             reader = Reader(writer.db, codec)
         else:
             reading = _Connection(path, busy_timeout, read_only=True)
             reader = await reading.open(lambda db: _prepare_reader(db, codec))
-        wakeup.head = await reading.run(reader.head)
+        store = _Store(codec, writing, writer, reading, reader, largest_commit)
+        store.wakeup.head = await store.head()
     except BaseException:
         await writing.close()
         raise
-    commits = _Commits(writing, writer, wakeup, largest_commit)
-    return _Store(codec, commits, reading, reader, shared=not in_memory).record()
+    return store.record()
 
 
 def _prepare_reader(db: sqlite3.Connection, codec: Codec[E]) -> Reader[E]:

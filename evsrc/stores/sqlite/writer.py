@@ -9,7 +9,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 from ...core.errors import (
     CheckpointError,
@@ -19,7 +18,7 @@ from ...core.errors import (
     StoreError,
 )
 from ...core.event import StreamName
-from ...core.expectation import Expected, satisfies
+from ...core.expectation import satisfies
 from ...core.snapshot import Snapshot
 from ...ports import (
     START,
@@ -32,57 +31,26 @@ from ...ports import (
     SaveDeadLetter,
     SaveSnapshot,
 )
+from ..commits import EncodedWrite, Job, Verdict
 from .checks import (
-    event_crc,
-    event_seal,
+    content_crc,
+    event_seals,
     name_crc,
     number_crc,
     snapshot_crc,
     stream_crc,
     stream_key,
-    stream_salt,
 )
 from .errors import checked_name, checked_number, checked_stream, is_fatal
 from .records import lost_lease, put_letter
 from .sql import sql
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One encoded event."""
-
-    id: bytes
-    type: str
-    meta: bytes | None
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedWrite:
-    """One write, ready for the database."""
-
-    stream: StreamName
-    rows: tuple[Row, ...]
-    expected: Expected
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One append, and what is written with it."""
-
-    writes: tuple[EncodedWrite, ...]
-    also: Sequence[Also]
-    events: int
-
-
-Verdict: TypeAlias = Appended | Conflict | EvsrcError
-
-
 @dataclass(slots=True)
 class _Stream:
     key: int
-    salt: int
     version: int
+    content: int
 
 
 @dataclass(slots=True)
@@ -151,7 +119,8 @@ class Writer:
                             n.category,
                             n.id,
                             s.version,
-                            stream_crc(s.key, n.category, n.id, s.version),
+                            s.content,
+                            stream_crc(s.key, n.category, n.id, s.version, s.content),
                         )
                         for n, s in flight.streams.items()
                         if s.version
@@ -215,13 +184,10 @@ class Writer:
             return repeated
         seen: set[bytes] = set()
         for write in job.writes:
-            for row in write.rows:
-                if (
-                    row.id in seen
-                    or self.db.execute(sql("place"), (row.id,)).fetchone()
-                ):
-                    return DuplicateEventError(_uuid(row.id), write.stream)
-                seen.add(row.id)
+            for id in write.ids:
+                if id in seen or self.db.execute(sql("place"), (id,)).fetchone():
+                    return DuplicateEventError(_uuid(id), write.stream)
+                seen.add(id)
         return CorruptionError(f"a position or version is taken already: {error}")
 
     def _conflict(self, flight: _Flight, job: Job) -> Conflict | None:
@@ -233,50 +199,37 @@ class Writer:
                 actual = self._stream(flight, name).version
             if not satisfies(write.expected, actual):
                 return Conflict(name, write.expected, actual)
-            ahead[name] = actual + len(write.rows)
+            ahead[name] = actual + len(write.ids)
         return None
 
     def _stream(self, flight: _Flight, name: StreamName) -> _Stream:
         known = flight.streams.get(name)
         if known is None:
-            key, version = find_stream(self.db, name, flight.taken)
-            flight.taken.add(key)
-            known = _Stream(key, stream_salt(name.category, name.id), version)
+            known = _Stream(*find_stream(self.db, name, flight.taken))
+            flight.taken.add(known.key)
             flight.streams[name] = known
         return known
 
     def _place(self, flight: _Flight, write: EncodedWrite) -> Placed:
-        name = write.stream
-        stream = flight.streams[name]
-        category = self._name(flight, name.category)
-        first = flight.head + 1
-        rows: list[tuple[object, ...]] = []
-        for offset, row in enumerate(write.rows):
-            position, version = first + offset, stream.version + 1 + offset
-            kind = self._name(flight, row.type)
-            crc = event_crc(stream.salt, version, kind, row.data)
-            seal = event_seal(crc, position, row.id, flight.at, row.meta)
-            rows.append(
-                (
-                    position,
-                    stream.key,
-                    version,
-                    category,
-                    kind,
-                    row.id,
-                    flight.at,
-                    row.meta,
-                    row.data,
-                    crc,
-                    seal,
-                )
-            )
-        if len(rows) == 1:
-            self.db.execute(sql("put_event"), rows[0])
+        name, ids, metas, data = write.stream, write.ids, write.metas, write.data
+        stream, count = flight.streams[name], len(ids)
+        first, version = flight.head + 1, stream.version + 1
+        positions = range(first, first + count)
+        versions = range(version, version + count)
+        category = [self._name(flight, name.category)] * count
+        known = {type: self._name(flight, type) for type in dict.fromkeys(write.types)}
+        types = [known[type] for type in write.types]
+        keys, times = [stream.key] * count, [flight.at] * count
+        seals = event_seals(positions, keys, versions, types, ids, times, metas, data)
+        columns = positions, keys, versions, category, types, ids, times, seals
+        rows = zip(*columns, metas, data, strict=True)
+        if count == 1:
+            self.db.execute(sql("put_event"), *rows)
         else:
             self.db.executemany(sql("put_event"), rows)
-        stream.version += len(rows)
-        flight.head += len(rows)
+        stream.content = content_crc(types, data, stream.content)
+        stream.version += count
+        flight.head += count
         return Placed(name, stream.version, first, flight.head)
 
     def _name(self, flight: _Flight, name: str) -> int:
@@ -298,8 +251,8 @@ class Writer:
             key = self._stream(flight, write.stream).key
             first: tuple[int, int] | None = None
             last = START
-            for offset, row in enumerate(write.rows):
-                found = self.db.execute(sql("place"), (row.id,)).fetchone()
+            for offset, id in enumerate(write.ids):
+                found = self.db.execute(sql("place"), (id,)).fetchone()
                 if found is None or found[0] != key:
                     return None
                 first = first or (found[1], found[2])
@@ -308,7 +261,7 @@ class Writer:
                 last = found[2]
             if first is None:
                 return None
-            version = first[0] + len(write.rows) - 1
+            version = first[0] + len(write.ids) - 1
             placed.append(Placed(write.stream, version, first[1], last))
         return Appended(tuple(placed), repeated=True) if placed else None
 
@@ -359,8 +312,8 @@ def read_checkpoint(db: sqlite3.Connection, name: str) -> int | None:
 
 def find_stream(
     db: sqlite3.Connection, name: StreamName, taken: Container[int] = ()
-) -> tuple[int, int]:
-    """Give a stream's key and version; a stream that is not there has version 0.
+) -> tuple[int, int, int]:
+    """Give a stream's key, version and content; one that is not there has version 0.
 
     *taken* are keys that the running transaction has given to other streams.
 
@@ -375,11 +328,11 @@ def find_stream(
                 raise CorruptionError(
                     f"stream '{name}' has events, but its row is gone"
                 )
-            return key, 0
+            return key, 0, 0
         if row is not None:
             found, version = checked_stream(key, *row)
             if found == name:
-                return key, version
+                return key, version, row[3]
         key += 1  # two names with one hash: the later one took the next free key
 
 

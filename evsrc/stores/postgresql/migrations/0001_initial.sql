@@ -16,7 +16,21 @@ INSERT INTO @evsrc_log (key, ordering, head) VALUES (0, '@ordering', 0);
 
 -- Where positions come from with concurrent ordering. CACHE 1: a session that kept
 -- numbers back would use them below a position that readers have passed.
-CREATE SEQUENCE @evsrc_position AS bigint CACHE 1;
+CREATE SEQUENCE @evsrc_position AS bigint MINVALUE 0 START 0 CACHE 1;
+SELECT setval('@evsrc_position', 0);
+
+-- The last number drawn. (`SELECT last_value` does not wait for a session that draws,
+-- and shows for a moment a number up to 32 ahead, which a crash would go on from.)
+CREATE FUNCTION @evsrc_drawn() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  _drawn bigint := pg_sequence_last_value('@evsrc_position');
+BEGIN
+  IF _drawn IS NULL THEN  -- how PostgreSQL 17 says so
+    RAISE insufficient_privilege
+      USING MESSAGE = 'permission denied for sequence @evsrc_position';
+  END IF;
+  RETURN _drawn;
+END $$;
 
 CREATE TABLE @evsrc_event (
   position  bigint PRIMARY KEY,
@@ -123,8 +137,14 @@ CREATE FUNCTION @evsrc_append(
   _also json,
   OUT head bigint, OUT status int[], OUT about int[], OUT told text[],
   OUT w_version bigint[], OUT w_first bigint[], OUT w_last bigint[]
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+-- Planning each call anew would take longer than running it; a plan made while the
+-- table was empty must not scan it for ever.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
 DECLARE
+  _floor   text := 'evsrc.floor_' || '@evsrc_event'::regclass::oid;
   _now     bigint;
   _writes  int := cardinality(_w_job);
   _version bigint[];        -- of each stream, as the jobs so far leave it
@@ -154,11 +174,14 @@ BEGIN
   END IF;
   IF _concurrent THEN
     -- The floor: no position at or below it can still appear because of us. Readers
-    -- stop below the lowest floor that is held. It is taken before a position is drawn.
-    PERFORM pg_advisory_xact_lock_shared(
-      '@evsrc_event'::regclass::oid::int,
-      ((SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END
-          FROM @evsrc_position) & 2147483647)::int);
+    -- stop below the lowest floor that is held. It is taken before a position is drawn,
+    -- once: the first covers all of a transaction, and the table of locks is small. (A
+    -- savepoint that is rolled back takes the lock and the setting with it.)
+    IF coalesce(current_setting(_floor, true), '') = '' THEN
+      PERFORM pg_advisory_xact_lock_shared(
+        '@evsrc_event'::regclass::oid::int, (@evsrc_drawn() & 2147483647)::int);
+      PERFORM set_config(_floor, 'held', true);
+    END IF;
   ELSE
     -- A statement of its own: what follows sees everything that the lock waited for.
     PERFORM pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int);
@@ -341,21 +364,33 @@ BEGIN
 END $$;
 
 -- Concurrent ordering: everything up to here is committed and visible, or never will
--- be. The last number drawn is read first, the floors that are held second.
+-- be. The last number drawn is read first, the floors that are held second, the events
+-- third. It ends with an event: numbers that were drawn in vain after the last one may
+-- be given out again after a crash, and then for events.
 CREATE FUNCTION @evsrc_watermark() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-  _drawn bigint;
+  _drawn bigint := @evsrc_drawn();
   _below bigint;
+  _final bigint;
 BEGIN
-  SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END
-    INTO _drawn FROM @evsrc_position;
+  -- A page that follows has to see what was committed by now, and whose locks are gone.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
+      USING ERRCODE = 'EV003';
+  END IF;
+  IF pg_is_in_recovery() THEN  -- no locks of appends, numbers ahead of their events
+    RAISE read_only_sql_transaction
+      USING MESSAGE = 'a standby cannot tell which positions are final';
+  END IF;
   SELECT max(d) INTO _below FROM (
     SELECT (_drawn - objid::bigint) & 2147483647 AS d FROM pg_locks
      WHERE locktype = 'advisory' AND objsubid = 2 AND granted
        AND classid = '@evsrc_event'::regclass::oid
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     ) AS floors WHERE d < 1073741824;
-  RETURN _drawn - coalesce(_below, 0);
+  SELECT position INTO _final FROM @evsrc_event
+   WHERE position <= _drawn - coalesce(_below, 0) ORDER BY position DESC LIMIT 1;
+  RETURN coalesce(_final, 0);
 END $$;
 
 -- For people: `SELECT * FROM evsrc_events` in psql.

@@ -1,5 +1,6 @@
 -- The log, its streams, and what subscriptions and snapshots keep beside them.
--- Times are microseconds since 1970 in UTC; crc and seal are CRC-32 (see checks.py).
+-- Times are microseconds since 1970 in UTC; crc, content and seal are CRC-32 (see
+-- checks.py).
 
 CREATE TABLE evsrc_schema (
   version    INTEGER PRIMARY KEY,
@@ -28,6 +29,7 @@ CREATE TABLE evsrc_stream (
   category TEXT    NOT NULL,
   id       TEXT    NOT NULL,
   version  INTEGER NOT NULL,
+  content  INTEGER NOT NULL,
   crc      INTEGER NOT NULL
 );
 
@@ -39,10 +41,9 @@ CREATE TABLE evsrc_event (
   type     INTEGER NOT NULL,
   id       BLOB    NOT NULL,
   at       INTEGER NOT NULL,
+  seal     INTEGER NOT NULL,
   meta     BLOB,
-  data     BLOB    NOT NULL,
-  crc      INTEGER NOT NULL,
-  seal     INTEGER NOT NULL
+  data     BLOB    NOT NULL
 );
 CREATE UNIQUE INDEX evsrc_event_stream ON evsrc_event (stream, version);
 CREATE UNIQUE INDEX evsrc_event_id ON evsrc_event (id);

@@ -1,3 +1,2 @@
--- ?1 stream, ?2 after this version
-SELECT type, data, crc FROM evsrc_event
- WHERE stream = ? AND version > ? ORDER BY version
+-- ?1 stream
+SELECT type, data FROM evsrc_event WHERE stream = ? ORDER BY version

@@ -1,2 +1,2 @@
 -- ?1 key
-SELECT category, id, version, crc FROM evsrc_stream WHERE key = ?
+SELECT category, id, version, content, crc FROM evsrc_stream WHERE key = ?

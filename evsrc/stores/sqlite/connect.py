@@ -1,0 +1,46 @@
+"""Open an SQLite file for rows that may be lost: not for events."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from datetime import timedelta
+from typing import Any, Final
+
+import aiosqlite
+
+from .errors import translated
+
+_BUSY: Final = timedelta(seconds=5).total_seconds()
+
+
+async def connect(path: str) -> aiosqlite.Connection:
+    """Open a file, or ":memory:", and commit every statement by itself.
+
+    Raises:
+        StoreUnavailableError: it cannot be opened, such as a missing directory.
+        SchemaError: it is no database.
+    """
+    connection = aiosqlite.connect(path, isolation_level=None, timeout=_BUSY)
+    # aiosqlite waits for its threads at exit; a store nobody closed must not hang
+    worker: Any = getattr(connection, "_thread", connection)
+    worker.daemon = True
+    try:
+        await connection
+    except sqlite3.Error as error:
+        # its thread ends by itself, but must not outlive the loop it reports to
+        await asyncio.to_thread(worker.join, 5)
+        raise reported(error, path) from error
+    try:
+        if path != ":memory:":
+            await connection.execute("PRAGMA journal_mode = WAL")
+        await connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error as error:
+        await connection.close()
+        raise reported(error, path) from error
+    return connection
+
+
+def reported(error: Exception, path: str) -> Exception:
+    """Give the error to raise for one that came out of SQLite."""
+    return translated(error, path, busy_timeout=_BUSY)
