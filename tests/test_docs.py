@@ -18,12 +18,21 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 import evsrc
 import evsrc.subscriptions
-from evsrc import default_registry
+from evsrc import (
+    StoreUnavailableError,
+    default_registry,
+    migration_sql,
+    postgresql_store,
+)
+from evsrc.testing import CODEC, Check, find_postgres, store_checks
+from evsrc.testing.databases import fresh_database
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -103,6 +112,29 @@ class Session:
                 self.runner.run(result)
         return printed.getvalue()
 
+    def run_sql(self, *scripts: str) -> str:
+        """Run SQL in one connection to the page's database; give rows as psql -At does.
+
+        A script is a block of a page, or a whole program that has its own `;`.
+        """
+
+        async def run() -> list[str]:
+            db: asyncpg.Connection[Any] = await asyncpg.connect(self.names["DSN"])
+            try:
+                lines: list[str] = []
+                for statement in scripts:
+                    if "BEGIN;" in statement:
+                        await db.execute(statement)
+                        continue
+                    for row in await db.fetch(statement):
+                        cells = ("" if cell is None else str(cell) for cell in row)
+                        lines.append("|".join(cells) + "\n")
+                return lines
+            finally:
+                await db.close()
+
+        return "".join(self.runner.run(run()))
+
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
@@ -115,9 +147,43 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session
         yield opened
 
 
-def run_shell(command: str) -> str:
+def give_database(page: Path, session: Session, url: str) -> Iterator[None]:
+    """Let `DSN` be a new database's while a page runs; its roles go with it."""
+    with fresh_database(url) as session.names["DSN"]:
+        yield
+    session.names["DSN"] = url
+    for role in re.findall(
+        r"^CREATE ROLE (\w+)", page.read_text("utf-8"), re.MULTILINE
+    ):
+        session.run_sql(f"DROP ROLE IF EXISTS {role}")
+
+
+@pytest.fixture
+def database(
+    page: Path, session: Session, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Give a page that speaks of `DSN` a PostgreSQL database under that name."""
+    if re.search(r"\bDSN\b", page.read_text("utf-8")):
+        url = request.getfixturevalue("evsrc_postgres_url")
+        yield from give_database(page, session, url)
+    else:
+        yield
+
+
+def run_shell(command: str, session: Session) -> str:
     """Run one command of a page the way its reader would, or refuse to know it."""
-    match shlex.split(command):
+    words = shlex.split(command.replace("$DSN", session.names.get("DSN", "$DSN")))
+    match words:
+        case ["python", "-m", module, *options, "|", "psql", _, "-c", role, "-f", "-"]:
+            script = run_program([sys.executable, "-m", module, *options])
+            assert "COMMIT;" in script
+            return session.run_sql(role, script)
+        case ["python", "-m", module, *options]:
+            return run_program([sys.executable, "-m", module, *options])
+        case ["pg_dump" | "pg_restore", *_] if "EVSRC_TEST_POSTGRES_URL" in os.environ:
+            return ""  # of another version, perhaps, than that server
+        case ["pg_dump" | "pg_restore" as program, *options]:
+            return run_program([str(find_postgres() / program), *options])
         case ["python", script]:
             return run_script(ROOT / script)
         case ["sqlite3", path, statement]:
@@ -130,8 +196,12 @@ def run_shell(command: str) -> str:
 
 
 def run_script(script: Path) -> str:
+    return run_program([sys.executable, "-W", "error", str(script)])
+
+
+def run_program(command: list[str]) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
+        command,
         capture_output=True,
         text=True,
         check=False,
@@ -144,8 +214,12 @@ def run_script(script: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.usefixtures("database")
 def test_blocks_give_the_output_that_is_shown(page: Path, session: Session) -> None:
-    """Each block runs after those before it, and prints what stands below it."""
+    """Each block runs after those before it, and prints what stands below it.
+
+    Of SQL, what it gives is compared if it is shown; an ellipsis is what differs.
+    """
     for block in blocks_of(page):
         match block.language:
             case "python":
@@ -153,7 +227,15 @@ def test_blocks_give_the_output_that_is_shown(page: Path, session: Session) -> N
             case "bash" if block.text.strip() in (DEMO, TESTS):
                 continue  # CI runs these in a fresh clone
             case "bash":
-                printed = run_shell(block.text)
+                commands = block.text.splitlines()
+                printed = "".join(run_shell(each, session) for each in commands)
+            case "sql":
+                printed = session.run_sql(*re.split(r"(?<=;)\n", block.text.strip()))
+                if block.output is None:
+                    continue  # sizes and such; that it runs is what is checked
+                wanted = re.escape(block.output).replace("…", ".+")
+                assert re.fullmatch(wanted, printed), f"{block.place}: {printed}"
+                continue
             case _:
                 pytest.fail(f"{block.place}: nobody checks {block.language!r} blocks")
         assert printed == (block.output or ""), block.place
@@ -167,6 +249,97 @@ def test_examples_are_shown_with_their_output(example: Path) -> None:
     assert "main" in [n.name for n in tree.body if isinstance(n, functions)]
     shown = [b for page in PAGES for b in blocks_of(page) if b.output is not None]
     assert f"python {name_of(example)}\n" in [b.text for b in shown]
+
+
+WRITING = [
+    check
+    for check in store_checks
+    if check.__name__.startswith(
+        ("numbers", "keeps", "changes", "leases", "fences_with")
+    )
+]
+
+
+async def refused(url: str, login: dict[str, str]) -> None:
+    """See that a writer changes nothing but what an append changes."""
+    writer: asyncpg.Connection[Any] = await asyncpg.connect(url, **login)
+    for statement in (
+        "UPDATE shop.evsrc_event SET at = 0",
+        "DELETE FROM shop.evsrc_event",
+        "TRUNCATE shop.evsrc_event",
+        "ALTER TABLE shop.evsrc_event DISABLE TRIGGER ALL",
+        "UPDATE shop.evsrc_log SET ordering = 'concurrent'",
+        "INSERT INTO shop.evsrc_schema (version) VALUES (2)",
+        "CREATE TABLE shop.other (n int)",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await writer.execute(statement)
+    await writer.close()
+
+
+@pytest.mark.parametrize("ordering", ["serial", "concurrent"])
+async def test_the_rights_of_the_guide(
+    ordering: Any, evsrc_postgres_database: str
+) -> None:
+    """With the rights of its writer a store does all that it does; without one, not."""
+    blocks = blocks_of(DOCS / "postgresql.md")
+    roles, grants = (
+        next(b.text for b in blocks if b.language == "sql" and b.text.startswith(first))
+        for first in ("CREATE ROLE", "GRANT")
+    )
+    unique = f"d{uuid4().hex[:8]}"
+    roles, *rights = (
+        text.replace("shop_", f"{unique}_")
+        for text in (roles, *grants.strip().split(";\n"))
+    )
+    password = re.findall(r"writer LOGIN PASSWORD '(.*)'", roles)[0]
+    login = {"user": f"{unique}_writer", "password": password}
+    table = migration_sql(schema="shop", ordering=ordering)
+    db: asyncpg.Connection[Any] = await asyncpg.connect(evsrc_postgres_database)
+    await db.execute(roles)
+
+    async def passes(check: Check, rights: list[str]) -> bool:
+        await db.execute(
+            f"DROP SCHEMA shop CASCADE; CREATE SCHEMA shop; GRANT ALL ON SCHEMA shop "
+            f"TO {unique}_owner; SET ROLE {unique}_owner"
+        )
+        await db.execute(table)
+        await db.execute("RESET ROLE")
+        await db.execute(";".join(rights))
+        try:
+            async with await postgresql_store(
+                evsrc_postgres_database,
+                CODEC,
+                schema="shop",
+                ordering=ordering,
+                migrate=False,
+                max_connections=4,
+                connect=login,
+            ) as store:
+                await check(store)
+        except StoreUnavailableError as error:
+            if "the role has no right" not in str(error):
+                raise
+            return False
+        return True
+
+    try:
+        assert [check for check in WRITING if not await passes(check, rights)] == []
+        await refused(evsrc_postgres_database, login)
+        spare = "evsrc_position" if ordering == "serial" else "evsrc_log"
+        for right in rights:
+            if "_writer" not in right or spare in right:
+                continue
+            others = [other for other in rights if other != right]
+            for check in WRITING:
+                if not await passes(check, others):
+                    break
+            else:
+                pytest.fail(f"not needed: {right}")
+    finally:
+        gone = ", ".join(f"{unique}_{who}" for who in ("owner", "writer", "reader"))
+        await db.execute(f"DROP OWNED BY {gone} CASCADE; DROP ROLE {gone}")
+        await db.close()
 
 
 def test_the_readme_has_the_two_commands() -> None:
