@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Generic, TypeAlias, get_args
+from typing import Any, Generic, TypeAlias, get_args
 
 import asyncpg
 
@@ -49,7 +49,6 @@ from .writer import Writer, packed_change
 
 Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
 """A DSN, an asyncpg pool, or SQLAlchemy's `async_sessionmaker` over asyncpg."""
-
 
 
 @dataclass(frozen=True)
