@@ -99,7 +99,9 @@ class Writer:
         races = 0
         while True:
             try:
-                return await self._send([job], sent, careful=True)
+                return await self._send(
+                    [job], sent, careful=True, queued=self.concurrent
+                )
             except EvsrcError as error:
                 return [error]
             except asyncpg.PostgresError as error:
@@ -113,7 +115,7 @@ class Writer:
                 return [translated]
 
     async def _send(
-        self, jobs: Sequence[Job], sent: _Sent, *, careful: bool
+        self, jobs: Sequence[Job], sent: _Sent, *, careful: bool, queued: bool = False
     ) -> list[Verdict]:
         arguments = self.arguments(jobs)
         again = Again(self.server.patience)
@@ -122,7 +124,9 @@ class Writer:
             try:
                 async with self.server.lend() as db:
                     sending = True
-                    return await self.call(db, jobs, arguments, careful=careful)
+                    return await self.call(
+                        db, jobs, arguments, careful=careful, queued=queued
+                    )
             except Exception as error:
                 sent.unanswered |= sending and not is_an_answer(error)
                 if may_be_repeated(error):
@@ -137,7 +141,13 @@ class Writer:
                 raise self.server.translated(error) from error
 
     async def call(
-        self, db: Db, jobs: Sequence[Job], arguments: Sequence[Any], *, careful: bool
+        self,
+        db: Db,
+        jobs: Sequence[Job],
+        arguments: Sequence[Any],
+        *,
+        careful: bool,
+        queued: bool = False,
     ) -> list[Verdict]:
         """Call the function once."""
         row = await db.fetchrow(
@@ -145,6 +155,7 @@ class Writer:
             self.concurrent,
             self.lossy,
             careful,
+            queued,
             *arguments,
             timeout=self.server.timeout,
         )
