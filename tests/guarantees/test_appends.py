@@ -23,8 +23,8 @@ from evsrc import (
     Write,
 )
 from evsrc.ports import EventStore
-from evsrc.stores.sqlite import sqlite_store
-from evsrc.testing import CODEC, Fact
+from evsrc.testing import Fact
+from tests.conftest import OpenStore, prefix_of
 
 WRITER = Path(__file__).with_name("writer_process.py")
 Store = EventStore[Any]
@@ -89,14 +89,25 @@ async def test_a3_one_of_a_hundred_tasks_wins(store: Store) -> None:
 
 
 @pytest.mark.timeout(180)
-async def test_a3_one_of_eight_processes_wins(tmp_path: Path) -> None:
+@pytest.mark.parametrize("back_end", ["sqlite", "postgresql", "postgresql-concurrent"])
+async def test_a3_one_of_eight_processes_wins(
+    back_end: str,
+    open_store: OpenStore,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
     """Eight processes race for 30 versions of one stream: each has one winner."""
-    database, versions = tmp_path / "events.db", 30
-    async with await sqlite_store(database, CODEC):
+    versions = 30
+    database, *more = str(tmp_path / "events.db"), str(versions)
+    if back_end != "sqlite":
+        database = request.getfixturevalue("shared_database")
+        ordering = "concurrent" if "concurrent" in back_end else "serial"
+        more += [prefix_of(tmp_path), ordering]
+    async with await open_store():
         pass
     racers = [
         subprocess.Popen(
-            [sys.executable, str(WRITER), "race", str(database), str(n), str(versions)],
+            [sys.executable, str(WRITER), "race", database, str(n), *more],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -109,12 +120,13 @@ async def test_a3_one_of_eight_processes_wins(tmp_path: Path) -> None:
     said = await asyncio.gather(
         *(asyncio.to_thread(racer.communicate, "go\n") for racer in racers)
     )
+    assert not any(racer.returncode for racer in racers)
     won = [int(line.split()[1]) for out, _ in said for line in out.splitlines()]
     assert sorted(won) == list(range(versions))
-    async with await sqlite_store(database, CODEC) as store:
+    async with await open_store() as store:
         loaded = await store.load_events(StreamName("race", "one"))
         assert loaded.version == versions
-    print(f"A3: 8 processes, {versions} versions, {len(won)} winners")
+    print(f"A3 {back_end}: 8 processes, {versions} versions, {len(won)} winners")
 
 
 async def test_a4_unknown_outcomes_are_resolved_by_repeating(store: Store) -> None:

@@ -100,7 +100,9 @@ class Writer:
         races = 0
         while True:
             try:
-                return await self._send([job], sent, careful=True)
+                return await self._send(
+                    [job], sent, careful=True, queued=self.concurrent
+                )
             except EvsrcError as error:
                 return [error]
             except asyncpg.PostgresError as error:
@@ -114,7 +116,7 @@ class Writer:
                 return [ours]
 
     async def _send(
-        self, jobs: Sequence[Job], sent: _Sent, *, careful: bool
+        self, jobs: Sequence[Job], sent: _Sent, *, careful: bool, queued: bool = False
     ) -> list[Verdict]:
         arguments = self.arguments(jobs)
         again = Again(self.server.patience)
@@ -123,7 +125,9 @@ class Writer:
             try:
                 async with self.server.lend() as db:
                     sending = True
-                    return await self.call(db, jobs, arguments, careful=careful)
+                    return await self.call(
+                        db, jobs, arguments, careful=careful, queued=queued
+                    )
             except Exception as error:
                 sent.unanswered |= sending and not is_an_answer(error)
                 if may_be_repeated(error):
@@ -136,7 +140,13 @@ class Writer:
                 self.server.fail(error)
 
     async def call(
-        self, db: Db, jobs: Sequence[Job], arguments: Sequence[Any], *, careful: bool
+        self,
+        db: Db,
+        jobs: Sequence[Job],
+        arguments: Sequence[Any],
+        *,
+        careful: bool,
+        queued: bool = False,
     ) -> list[Verdict]:
         """Call the function once."""
         row = await db.fetchrow(
@@ -144,6 +154,7 @@ class Writer:
             self.concurrent,
             self.lossy,
             careful,
+            queued,
             *arguments,
             timeout=self.server.timeout,
         )

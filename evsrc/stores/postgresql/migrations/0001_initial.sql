@@ -124,12 +124,14 @@ $$;
 -- _w_expected: a version, or -1 any, -2 a stream that exists. _also: what is to be
 -- written beside events, as JSON objects that name their job. _careful: look for event
 -- ids that are there already before inserting (without it they end the statement).
+-- _queued: concurrent ordering, after a lost race: let one such append after the other
+-- have a stream.
 --
 -- status: 0 appended, 1 conflict, 2 repeated, 3 an event id is used elsewhere,
 -- 4 a checkpoint is elsewhere, 5 a lease is lost; about: the write of a conflict; told: the id,
 -- position or token to report.
 CREATE FUNCTION @evsrc_append(
-  _concurrent boolean, _lossy boolean, _careful boolean,
+  _concurrent boolean, _lossy boolean, _careful boolean, _queued boolean,
   _jobs int, _categories text[], _stream_ids text[],
   _w_job int[], _w_stream int[], _w_count int[], _w_expected bigint[],
   _e_write int[], _e_id uuid[], _e_type text[], _e_meta bytea[], _e_data bytea[],
@@ -144,6 +146,7 @@ SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 AS $$
 DECLARE
+  _key     bigint;
   _floor   text := 'evsrc.floor_' || '@evsrc_event'::regclass::oid;
   _now     bigint;
   _writes  int := cardinality(_w_job);
@@ -171,6 +174,13 @@ BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
       USING ERRCODE = 'EV003';
+  END IF;
+  IF _queued THEN  -- before the floor: readers do not wait for the queue
+    FOR _key IN SELECT DISTINCT hashtextextended(i, hashtextextended(
+                         c, '@evsrc_event'::regclass::oid::bigint))
+                  FROM unnest(_categories, _stream_ids) AS s(c, i) ORDER BY 1 LOOP
+      PERFORM pg_advisory_xact_lock(_key);
+    END LOOP;
   END IF;
   IF _concurrent THEN
     -- The floor: no position at or below it can still appear because of us. Readers
