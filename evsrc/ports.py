@@ -18,7 +18,7 @@ from msgspec.structs import force_setattr
 from .core.codec import storable
 from .core.errors import EmptyAppendError
 from .core.event import E, NewEvent, Recorded, StreamName
-from .core.expectation import ALL, AnyQuery, Expected, check_expected
+from .core.expectation import ALL, AnyQuery, Expect, Expected, check_expected
 from .core.snapshot import Snapshot
 
 START: Final = 0
@@ -44,7 +44,7 @@ class Write(Struct, Generic[E], frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         expected = self.expected
-        if type(expected) is not int or expected < 0:
+        if type(expected) is not Expect and (type(expected) is not int or expected < 0):
             check_expected(expected)
         if not self.events:
             raise EmptyAppendError(f"nothing to append to stream '{self.stream}'")

@@ -165,7 +165,7 @@ async def test_names_are_checked(name: str) -> None:
     [
         ({"ordering": "none"}, "serial or concurrent"),
         ({"largest_commit": 0}, "at least 1"),
-        ({"max_connections": 1}, "max_connections of 1 is too small"),
+        ({"max_connections": 1}, "a pool of at least 2 connections"),
         ({"ordering": "concurrent", "replica": "x"}, "needs serial ordering"),
     ],
 )
@@ -267,7 +267,7 @@ async def test_a_pool_has_room_for_notices(evsrc_postgres_database: str) -> None
     async with asyncpg.create_pool(
         evsrc_postgres_database, min_size=1, max_size=1
     ) as pool:
-        with pytest.raises(ValueError, match="a pool of 1 is too small"):
+        with pytest.raises(ValueError, match="a pool of at least 2 connections"):
             await postgresql_store(pool, CODEC)
 
 

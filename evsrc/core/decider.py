@@ -95,10 +95,11 @@ def run(
     Returns:
         the last state and all events, in order.
     """
-    decide, evolve, is_terminal = decider.decide, decider.evolve, decider.is_terminal
+    decide, evolve = decider.decide, decider.evolve
+    is_terminal = None if decider.is_terminal is _never else decider.is_terminal
     events: list[E] = []
     for command in commands:
-        if is_terminal(state):
+        if is_terminal is not None and is_terminal(state):
             break
         for event in decide(state, command):
             state = evolve(state, event)

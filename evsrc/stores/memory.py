@@ -20,7 +20,7 @@ from uuid import UUID
 from ..core.codec import Codec, value_codec
 from ..core.errors import CheckpointError, DuplicateEventError, StoreClosedError
 from ..core.event import E, Recorded, StreamName
-from ..core.expectation import ALL, AnyQuery, Query, matches, satisfies
+from ..core.expectation import ALL, NO_STREAM, AnyQuery, Query, matches, satisfies
 from ..core.snapshot import Snapshot
 from ..ports import (
     START,
@@ -74,7 +74,8 @@ class _Memory(Generic[E]):
     async def append(
         self, *writes: Write[E], also: Sequence[Also] = ()
     ) -> Appended | Conflict:
-        self.check_open()
+        if self.closed:
+            self.check_open()
         if len(writes) == 1 and not also:  # by far the most frequent
             done = self.place(writes[0])
         else:
@@ -99,11 +100,17 @@ class _Memory(Generic[E]):
         for new in write.events:
             version += 1
             position += 1
-            event, id = new.event, new.number
+            event, id = new.event, new._id  # noqa: SLF001 - a property costs a call
+            if not isinstance(id, int):
+                id = id.int
             fresh[id] = Recorded(
                 event, name(event), stream, version, position, id, new.metadata, at
             )
-        if expected != before and not satisfies(expected, before):
+        if (
+            expected != before
+            and (before or expected is not NO_STREAM)
+            and not satisfies(expected, before)
+        ):
             return Conflict(stream, expected, before)
         if len(fresh) < version - before or not self.ids.keys().isdisjoint(fresh):
             return None

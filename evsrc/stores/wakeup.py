@@ -22,7 +22,8 @@ class Wakeup:
 
     def advance(self, head: int) -> None:
         """Tell everyone who waits that *head* is readable."""
-        self.head = max(self.head, head)
+        if head > self.head:  # noqa: PLR1730 - each append comes here
+            self.head = head
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, set()

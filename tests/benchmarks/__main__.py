@@ -45,6 +45,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--sizes", nargs=2, type=int, help="growth: events, small, large"
     )
+    parser.add_argument(
+        "--stores",
+        nargs="+",
+        choices=growth.STORES,
+        default=growth.STORES,
+        help="growth: which",
+    )
     return parser.parse_args()
 
 
@@ -52,9 +59,11 @@ def _arguments() -> argparse.Namespace:
 def _server(arguments: argparse.Namespace) -> Generator[str]:
     """Run a PostgreSQL server for the rows that need one; without, those fail."""
     names = arguments.rows or [row.name for row in ROWS]
+    if arguments.what == "growth":
+        names = arguments.stores
     with ExitStack() as stack:
         url = ""
-        if any(name.startswith("postgresql_") for name in names):
+        if any(name.startswith("postgresql") for name in names):
             try:
                 url = stack.enter_context(start_postgres()).url
             except PostgresNotFoundError as error:
@@ -135,13 +144,13 @@ def main() -> None:
         return
     if arguments.folder:
         tempfile.tempdir = str(arguments.folder)  # the server's files, too
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _server(arguments) as server:
         if arguments.what == "growth":
-            default = growth.QUICK if arguments.quick else growth.SIZES
-            found = growth.run(Path(folder), *(arguments.sizes or default))
+            sizes = growth.QUICK if arguments.quick else growth.SIZES
+            sizes = arguments.sizes or sizes
+            found = growth.run(Path(folder), server, arguments.stores, *sizes)
         else:
-            with _server(arguments) as server:
-                found = _rows(arguments, _bench(arguments, folder, server))
+            found = _rows(arguments, _bench(arguments, folder, server))
     _keep(arguments.json, arguments.what, {**report.environment(), **found})
 
 

@@ -57,7 +57,7 @@ class Bench:
     async def database(self) -> str:
         """Make a PostgreSQL database that nothing is in; give its DSN."""
         name = f"bench_{next(_files)}"
-        await _execute(self.server, f"CREATE DATABASE {name}")
+        await execute(self.server, f"CREATE DATABASE {name}")
         return urlsplit(self.server)._replace(path=f"/{name}").geturl()
 
     async def prepared_database(
@@ -69,11 +69,11 @@ class Bench:
             dsn = await self.database()
             name = urlsplit(dsn).path.strip("/")
             lossy = f"ALTER DATABASE {name} SET synchronous_commit ="
-            await _execute(dsn, f"{lossy} off")  # while it is filled
+            await execute(dsn, f"{lossy} off")  # while it is filled
             await build(dsn)
-            await _execute(dsn, f"{lossy} on")
-            await _execute(dsn, "VACUUM ANALYZE")  # or the first reader pays for it
-            await _execute(dsn, "CHECKPOINT")
+            await execute(dsn, f"{lossy} on")
+            await execute(dsn, "VACUUM ANALYZE")  # or the first reader pays for it
+            await execute(dsn, "CHECKPOINT")
             self._prepared[key] = dsn
         return self._prepared[key]
 
@@ -130,7 +130,8 @@ class Bench:
         )
 
 
-async def _execute(dsn: str, statement: str) -> None:
+async def execute(dsn: str, statement: str) -> None:
+    """Run one statement on a PostgreSQL database."""
     import asyncpg
 
     db = await asyncpg.connect(dsn)

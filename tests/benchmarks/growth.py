@@ -1,7 +1,7 @@
 """Growth: what an append, a load and a page cost in a small log and in a large one.
 
-The file grows through the store, 500 events an append, synchronous=NORMAL. Small and
-large are measured on two files side by side, in interleaved rounds.
+A log grows through the store, 500 events an append, without waiting for the disk. Small
+and large are measured on two files or databases side by side, in interleaved rounds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import gc
 import random
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -19,15 +19,18 @@ from typing import Any, Final
 from evsrc.core.expectation import ANY
 from evsrc.ports import Appended, Conflict, EventStore, Write
 from evsrc.stores.memory import memory_store
+from evsrc.stores.postgresql import postgresql_store
 from evsrc.stores.sqlite import sqlite_store
+from evsrc.testing.databases import fresh_database
 
-from .bench import PAGE, STREAM
+from .bench import PAGE, STREAM, execute
 from .domain import Event
 from .evsrc_core import _deposited, _stream, codec
 from .report import short
 
+STORES: Final = ("sqlite", "postgresql", "memory")
 SIZES: Final = (50_000, 2_000_000)
-QUICK: Final = (5_000, 50_000)
+QUICK: Final = (20_000, 100_000)
 _ROUNDS: Final = 7
 _GOAL: Final = 1.3
 
@@ -140,6 +143,26 @@ async def _sqlite(folder: Path, sizes: tuple[int, int]) -> list[dict[str, Any]]:
         return await _compare("sqlite", one, other, sizes)
 
 
+async def _postgresql(url: str, sizes: tuple[int, int]) -> list[dict[str, Any]]:
+    with fresh_database(url) as small, fresh_database(url) as large:
+        for dsn, events in ((small, sizes[0]), (large, sizes[1])):
+            began = perf_counter()
+            quick = {"server_settings": {"synchronous_commit": "off"}}
+            async with await postgresql_store(
+                dsn, codec, accept_loss=True, connect=quick
+            ) as store:
+                await _grow(store, 0, events)
+            rate = short(events / (perf_counter() - began))
+            print(f"PostgreSQL log of {short(events)} grown at {rate} ev/s", flush=True)
+            await execute(dsn, "VACUUM ANALYZE")
+        await execute(large, "CHECKPOINT")
+        async with (
+            await postgresql_store(small, codec) as one,
+            await postgresql_store(large, codec) as other,
+        ):
+            return await _compare("postgresql", one, other, sizes)
+
+
 async def _memory(sizes: tuple[int, int]) -> list[dict[str, Any]]:
     small, large = memory_store(codec), memory_store(codec)
     await _grow(small, 0, sizes[0])
@@ -148,16 +171,24 @@ async def _memory(sizes: tuple[int, int]) -> list[dict[str, Any]]:
     return await _compare("memory", small, large, sizes)
 
 
-def run(folder: Path, small: int, large: int) -> dict[str, Any]:
-    """Measure both stores, print and give the ratios."""
-    found = asyncio.run(_sqlite(folder, (small, large)))
-    found += asyncio.run(_memory((small, large)))
-    head = f"{'store':<8}{'step':<36}{short(small) + ', us':>12}"
+def run(
+    folder: Path, server: str, stores: Sequence[str], small: int, large: int
+) -> dict[str, Any]:
+    """Measure *stores*, print and give the ratios."""
+    found: list[dict[str, Any]] = []
+    sizes = small, large
+    if "sqlite" in stores:
+        found += asyncio.run(_sqlite(folder, sizes))
+    if "postgresql" in stores and server:
+        found += asyncio.run(_postgresql(server, sizes))
+    if "memory" in stores:
+        found += asyncio.run(_memory(sizes))
+    head = f"{'store':<12}{'step':<36}{short(small) + ', us':>12}"
     print(f"{head}{short(large) + ', us':>12}{'large/small':>13}  (rounds)")
     for one in found:
         mark = "reached" if one["ratio"] <= _GOAL else "SHORT"
         print(
-            f"{one['store']:<8}{one['step']:<36}{one['small_us']:>12.1f}"
+            f"{one['store']:<12}{one['step']:<36}{one['small_us']:>12.1f}"
             f"{one['large_us']:>12.1f}{one['ratio']:>13.2f}  "
             f"({one['least']:.2f}-{one['most']:.2f}) {mark}"
         )

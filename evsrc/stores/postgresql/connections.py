@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
 import asyncpg
 
@@ -71,16 +71,21 @@ class Server:
                 async with self.lend() as db:
                     begun = True
                     return await work(db)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - translated and raised
                 final = self.closed or (begun and not repeat)
                 if final or not may_be_repeated(error) or not await again.pause():
-                    raise self.translated(error) from error
+                    self.fail(error)
 
-    def translated(self, error: Exception) -> BaseException:
-        """Give the error to raise for one of the driver's."""
-        if self.closed and connection_is_lost(error):
-            return StoreClosedError(self.where)
-        return translated(error, self.where)
+    def fail(self, error: Exception) -> NoReturn:
+        """Raise the error that stands for one of the driver's."""
+        if self.closed and (
+            connection_is_lost(error) or isinstance(error, StoreUnavailableError)
+        ):
+            raise StoreClosedError(self.where) from error
+        ours = translated(error, self.where)
+        if ours is error:
+            raise error
+        raise ours from error
 
     async def close(self) -> None:
         """Close what is ours."""
@@ -122,8 +127,14 @@ async def open_pool(
     )
     try:
         return await pool
-    except (ValueError, asyncpg.ClientConfigurationError) as error:
+    except asyncpg.ClientConfigurationError as error:
         raise StoreUnavailableError(f"the DSN cannot be used: {error}") from None
+    except ValueError:
+        # its message may quote what follows a / or # in the password
+        raise StoreUnavailableError(
+            "the DSN cannot be used: in it, special characters of a password are "
+            "written as %2F for / and so on"
+        ) from None
     except Exception as error:
         raise translated(error, place_of(dsn)) from error
 
@@ -144,10 +155,13 @@ def lend_from_pool(
 
     Raises:
         StoreBusyError: from the block's beginning; all stayed in use for *timeout*.
+        StoreUnavailableError: likewise; the pool is closed.
     """
 
     @asynccontextmanager
     async def lend() -> AsyncGenerator[Db]:
+        if pool.is_closing():
+            raise StoreUnavailableError("the store's connection pool was closed")
         try:
             db = await pool.acquire(timeout=timeout)
         except TimeoutError:

@@ -94,6 +94,8 @@ def place_of(dsn: str) -> str:
         port = parts.port or 5432
     except ValueError:
         return "PostgreSQL"
+    if "@" in parts.path:  # a password with an unquoted / in it
+        return "PostgreSQL"
     return f"{parts.hostname or 'localhost'}:{port}{parts.path}"
 
 

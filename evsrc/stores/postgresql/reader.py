@@ -127,12 +127,15 @@ class Reader(Generic[E]):
         self, query: AnyQuery = "all", *, after: int = START, limit: int = 1000
     ) -> Page[E]:
         """Give a page of the log; it looks at no more than a window of positions."""
-        if self.concurrent:
-            head = await self._final(after + limit)
-            return await self._page(
-                query, after, min(head, after + _WINDOW), limit, head
-            )
         end = after + _WINDOW
+        if self.concurrent:
+            head = self.watermark
+            if after + limit < head:
+                page = await self._page(query, after, min(head, end), limit, head)
+                if page.reached < head:
+                    return page
+            head = await self.head()  # to call this the end takes a fresh look
+            return await self._page(query, after, min(head, end), limit, head)
         if self.replica is not None and limit > 0:
             try:
                 page = await self._page(query, after, end, limit, None, self.replica)
@@ -190,12 +193,6 @@ class Reader(Generic[E]):
             raise CorruptionError(
                 f"the log's head is {end}, but there is an event at {positions[-1]}"
             )
-
-    async def _final(self, position: int) -> int:
-        """Give a watermark, a fresh one unless *position* is below the known one."""
-        if position > self.watermark:
-            await self.head()
-        return self.watermark
 
     async def head(self) -> int:
         """Give the last position that a reader can have reached."""

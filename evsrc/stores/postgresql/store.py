@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Generic, TypeAlias, get_args
+from typing import Any, Generic, TypeAlias, get_args
 
 import asyncpg
 
@@ -49,9 +49,6 @@ from .writer import Writer, packed_change
 
 Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
 """A DSN, an asyncpg pool, or SQLAlchemy's `async_sessionmaker` over asyncpg."""
-
-_FEWEST: Final = 2
-_TOO_SMALL: Final = "a {} of {} is too small: one connection is kept for notices"
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,8 @@ async def postgresql_store(
             turns sharing off.
         timeout: after how long without an answer a connection counts as lost.
         patience: how long to try again when the server cannot be reached.
-        max_connections: how many connections the store's own pool may open.
+        max_connections: how many connections the store's own pool may open; at least 2,
+            because one of them listens.
         connect: more arguments for `asyncpg.create_pool`, such as `ssl` or
             `server_settings`.
 
@@ -193,8 +191,6 @@ async def postgresql_store(
         ValueError: an argument that means nothing.
     """
     _check(ordering, largest_commit, replica)
-    if max_connections < _FEWEST:
-        raise ValueError(_TOO_SMALL.format("max_connections", max_connections))
     concurrent = ordering == "concurrent"
     names = Names(schema, prefix)
     seconds = timeout.total_seconds(), patience.total_seconds()
@@ -280,8 +276,8 @@ def _within(
                 (verdict,) = await writer.call(
                     db, [job], writer.arguments([job]), careful=True
                 )
-            except Exception as error:
-                raise server.translated(error) from error
+            except Exception as error:  # noqa: BLE001 - translated and raised
+                server.fail(error)
         if isinstance(verdict, EvsrcError):
             raise verdict
         return verdict
@@ -323,6 +319,7 @@ async def _server(
     timeout, patience = seconds
     lend: Callable[[], AbstractAsyncContextManager[Db]]
     if isinstance(source, str):
+        _check_room(options[0])
         pool = await open_pool(source, options[0], timeout, options[1])
         lend, where = lend_from_pool(pool, timeout), place_of(source)
         return Server(
@@ -333,8 +330,7 @@ async def _server(
             end=lambda: close_pool(pool),
         )
     if isinstance(source, asyncpg.Pool):
-        if source.get_max_size() < _FEWEST:
-            raise ValueError(_TOO_SMALL.format("pool", source.get_max_size()))
+        _check_room(source.get_max_size())
         lend = lend_from_pool(source, timeout)  # pyright: ignore[reportUnknownArgumentType]
         where = "the pool's database"
     elif callable(source):
@@ -345,6 +341,14 @@ async def _server(
             f"not {type(source).__qualname__}"
         )
     return Server(lend, where, timeout=timeout, patience=patience)
+
+
+def _check_room(connections: int) -> None:
+    if connections < 2:  # noqa: PLR2004 - with one, no append would ever get it
+        raise ValueError(
+            "a store needs a pool of at least 2 connections, because one of them "
+            f"listens; this one has {connections}"
+        )
 
 
 async def _refuse_loss(db: Db, where: str) -> None:

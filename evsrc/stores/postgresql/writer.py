@@ -22,7 +22,6 @@ from ...core.errors import (
     DuplicateEventError,
     EvsrcError,
     LeaseLostError,
-    StoreClosedError,
 )
 from ...core.event import StreamName
 from ...core.expectation import Expect, Expected
@@ -49,7 +48,7 @@ from .checks import (
     type_salt,
 )
 from .connections import Again, Db, Server
-from .errors import concerns_one_job, is_an_answer, may_be_repeated
+from .errors import concerns_one_job, is_an_answer, may_be_repeated, translated
 from .schema import Names
 
 _EXPECTED: Final = {Expect.ANY: -1, Expect.NO_STREAM: 0, Expect.STREAM_EXISTS: -2}
@@ -108,11 +107,11 @@ class Writer:
                 races += 1  # concurrent ordering: another process was faster
                 if isinstance(error, asyncpg.UniqueViolationError) and races < _RACES:
                     continue
-                translated = self.server.translated(error)
-                if not isinstance(translated, EvsrcError):
+                ours = translated(error, self.server.where)
+                if not isinstance(ours, EvsrcError):
                     raise
-                translated.__cause__ = error
-                return [translated]
+                ours.__cause__ = error
+                return [ours]
 
     async def _send(
         self, jobs: Sequence[Job], sent: _Sent, *, careful: bool
@@ -134,9 +133,7 @@ class Writer:
                     raise
                 if sent.unanswered:
                     raise AppendOutcomeUnknownError(self.server.where) from error
-                if self.server.closed:
-                    raise StoreClosedError(self.server.where) from error
-                raise self.server.translated(error) from error
+                self.server.fail(error)
 
     async def call(
         self, db: Db, jobs: Sequence[Job], arguments: Sequence[Any], *, careful: bool
