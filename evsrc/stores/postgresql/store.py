@@ -336,7 +336,7 @@ async def _server(
     lend: Callable[[], AbstractAsyncContextManager[Db]]
     if isinstance(source, str):
         _check_room(options[0])
-        pool = await open_pool(source, options[0], timeout, options[1])
+        pool = await open_pool(source, options[0], seconds, options[1])
         lend, where, end = lend_from_pool(pool, timeout), place_of(source), pool.close
         return Server(lend, where, timeout=timeout, patience=patience, end=end)
     if isinstance(source, asyncpg.Pool):
