@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         AggregateNotFoundError,
         AggregateTypeMismatchError,
         AppendOutcomeUnknownError,
+        CheckpointAheadError,
         CheckpointError,
         CorruptionError,
         DuplicateEventError,
@@ -240,6 +241,7 @@ _HOMES = {
     "AggregateNotFoundError": "core.errors",
     "AggregateTypeMismatchError": "core.errors",
     "AppendOutcomeUnknownError": "core.errors",
+    "CheckpointAheadError": "core.errors",
     "CheckpointError": "core.errors",
     "CorruptionError": "core.errors",
     "DuplicateEventError": "core.errors",
@@ -378,6 +380,7 @@ _HOMES = {
 _RENAMED = {"EventSourceError": "EvsrcError", "EventStoreRecord": "EventStore"}
 
 __all__ = [
+    "CheckpointAheadError",
     "ALL",
     "ANY",
     "NO_METADATA",

@@ -29,6 +29,7 @@ know an error as a builtin one, the builtin stays a second base.
     │   ├── SnapshotSchemaVersionError
     │   └── SnapshotDeserializationError
     ├── SubscriptionError
+    │   ├── CheckpointAheadError       the log ends before what was handled already
     │   ├── SubscriptionConfigError    (ValueError)
     │   ├── SubscriptionStateError
     │   └── SubscriptionAlreadyExistsError
@@ -263,6 +264,23 @@ class SnapshotDeserializationError(SnapshotError):
 
 class SubscriptionError(EvsrcError):
     """A subscription stopped, or cannot do what was asked."""
+
+
+class CheckpointAheadError(SubscriptionError):
+    """A checkpoint is beyond the end of the log: what comes next would be skipped.
+
+    The log has lost its end (it was restored from an older copy), or the checkpoint is
+    of another log. Rebuild what the subscription made, or move its checkpoint.
+    """
+
+    def __init__(self, name: str, position: int, head: int) -> None:
+        super().__init__(
+            f"subscription {name!r} has handled the log up to {position}, but it ends at "
+            f"{head}: the log was restored from an older copy, or is another one"
+        )
+        self.name = name
+        self.position = position
+        self.head = head
 
 
 class SubscriptionConfigError(SubscriptionError, ValueError):

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Final, Generic
 
 from ..core.errors import (
+    CheckpointAheadError,
     CheckpointError,
     StoreBusyError,
     SubscriptionError,
@@ -299,6 +300,8 @@ class Subscription(Generic[E]):
 
     async def _deliver(self, page: Page[E]) -> bool:
         """Handle a page; False if it was left before its end."""
+        if page.head < self.position:
+            raise CheckpointAheadError(self.name, self.position, page.head)
         if page.head > self.position and self.state is not State.CATCHING_UP:
             self._become(State.CATCHING_UP)
         due, handle = self._delivery.checkpoint_due, self._handle

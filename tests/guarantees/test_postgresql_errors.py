@@ -375,9 +375,12 @@ async def test_a7_a_server_stopped_and_started(tmp_path: Path) -> None:
                 StoreUnavailableError, "cannot be reached", server._password
             ):
                 await store.read_all()
-            waiting = asyncio.gather(append(patient), patient.read_all())
+            opening = open_store(server.url, patience=timedelta(seconds=30))
+            waiting = asyncio.gather(append(patient), patient.read_all(), opening)
             await asyncio.to_thread(server.start)
-            assert isinstance((await waiting)[0], Appended)
+            appended, _, opened = await waiting
+            assert isinstance(appended, Appended)
+            await opened.close()
             assert isinstance(await append(store), Appended)
             assert len(await everything(store)) == 6
             assert await store.verify() == ()

@@ -116,27 +116,36 @@ class Again:
 
 
 async def open_pool(
-    dsn: str, most: int, timeout: float, options: Mapping[str, Any]
+    dsn: str, most: int, seconds: tuple[float, float], options: Mapping[str, Any]
 ) -> asyncpg.Pool[Any]:
     """Open a pool of our own; whoever gives a connection back has cleaned it up."""
 
     async def leave_alone(_: object) -> None: ...
 
-    pool = asyncpg.create_pool(
-        dsn, min_size=1, max_size=most, reset=leave_alone, timeout=timeout, **options
-    )
-    try:
-        return await pool
-    except asyncpg.ClientConfigurationError as error:
-        raise StoreUnavailableError(f"the DSN cannot be used: {error}") from None
-    except ValueError:
-        # its message may quote what follows a / or # in the password
-        raise StoreUnavailableError(
-            "the DSN cannot be used: in it, special characters of a password are "
-            "written as %2F for / and so on"
-        ) from None
-    except Exception as error:
-        raise translated(error, place_of(dsn)) from error
+    timeout, patience = seconds
+    again = Again(patience)
+    while True:
+        pool = asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=most,
+            reset=leave_alone,
+            timeout=timeout,
+            **options,
+        )
+        try:
+            return await pool
+        except asyncpg.ClientConfigurationError as error:
+            raise StoreUnavailableError(f"the DSN cannot be used: {error}") from None
+        except ValueError:
+            # its message may quote what follows a / or # in the password
+            raise StoreUnavailableError(
+                "the DSN cannot be used: in it, special characters of a password are "
+                "written as %2F for / and so on"
+            ) from None
+        except Exception as error:
+            if not may_be_repeated(error) or not await again.pause():
+                raise translated(error, place_of(dsn)) from error
 
 
 async def close_pool(pool: asyncpg.Pool[Any]) -> None:

@@ -145,6 +145,8 @@ def translated(error: BaseException, where: str) -> BaseException:
         return error
     told = next(iter(str(error).splitlines()), type(error).__name__)
     state = str(getattr(error, "sqlstate", None))
+    if isinstance(error, UnicodeDecodeError):  # the server checks what it takes in
+        told, state = "a stored text is not UTF-8", "XX001"
     if state in {"22021", "22P05"}:
         return InvalidEventError("event", f"text that cannot be stored: {told}")
     if state in _BY_STATE:

@@ -38,6 +38,7 @@ class Notices:
         self.stir = asyncio.Event()
         self.look = False  # the log may have grown
         self.notice = False  # others are to be told
+        self.served = False  # the connection has been of use
 
     def committed(self, *, look: bool) -> None:
         """Give notice of a commit; *look*: it is not yet known to be final."""
@@ -68,13 +69,15 @@ class Notices:
         while True:
             try:
                 async with self.server.lend() as db:
-                    again = Again(_FOR_EVER)
                     await self._serve(db)
             except Exception as error:  # noqa: BLE001 - it is tried again, for ever
                 _log.info("notices of %s interrupted: %r", self.server.where, error)
+            if self.served:
+                again = Again(_FOR_EVER)
             await again.pause()
 
     async def _serve(self, db: Db) -> None:
+        self.served = False
         db.add_termination_listener(self._lost)
         try:
             await self._listen(db)
@@ -86,6 +89,7 @@ class Notices:
                     head = await db.fetchval(self.head, timeout=self.server.timeout)
                     if head > self.wakeup.head:
                         self.wakeup.advance(head)
+                self.served = True
                 if self.notice:
                     self.notice = False
                     await db.execute(

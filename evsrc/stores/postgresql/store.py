@@ -320,7 +320,7 @@ async def _server(
     lend: Callable[[], AbstractAsyncContextManager[Db]]
     if isinstance(source, str):
         _check_room(options[0])
-        pool = await open_pool(source, options[0], timeout, options[1])
+        pool = await open_pool(source, options[0], seconds, options[1])
         lend, where = lend_from_pool(pool, timeout), place_of(source)
         return Server(
             lend,
