@@ -380,7 +380,6 @@ _HOMES = {
 _RENAMED = {"EventSourceError": "EvsrcError", "EventStoreRecord": "EventStore"}
 
 __all__ = [
-    "CheckpointAheadError",
     "ALL",
     "ANY",
     "NO_METADATA",
@@ -396,6 +395,7 @@ __all__ = [
     "AppendResult",
     "Appended",
     "Checkpoint",
+    "CheckpointAheadError",
     "CheckpointData",
     "CheckpointError",
     "CheckpointRepository",

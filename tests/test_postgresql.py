@@ -472,6 +472,23 @@ async def test_concurrent_appends_that_collide_in_a_transaction(
         assert [r.event.n for r in (await store.read_all()).events] == [1, 2]
 
 
+async def test_an_append_that_waits_too_long_says_that_nothing_was_written(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """Behind a transaction of somebody else it gives up before its outcome is unknown."""
+    half = timedelta(seconds=0.5)
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, timeout=half
+    ) as store:
+        async with db.transaction():
+            await store.within(db).append(write(1))
+            assert await db.fetchval("SHOW lock_timeout") == "0", "that is the caller's"
+            with pytest.raises(StoreBusyError, match="lock timeout"):
+                await store.append(write(2))
+        await store.append(write(3))
+        assert await numbers(store) == [1, 3]
+
+
 async def store_locks(url: str, question: str) -> int:
     connection: asyncpg.Connection[Any] = await asyncpg.connect(url)
     try:

@@ -275,8 +275,8 @@ class CheckpointAheadError(SubscriptionError):
 
     def __init__(self, name: str, position: int, head: int) -> None:
         super().__init__(
-            f"subscription {name!r} has handled the log up to {position}, but it ends at "
-            f"{head}: the log was restored from an older copy, or is another one"
+            f"subscription {name!r} has handled the log up to {position}, but it ends "
+            f"at {head}: the log was restored from an older copy, or is another one"
         )
         self.name = name
         self.position = position

@@ -274,6 +274,8 @@ class Subscription(Generic[E]):
         """
         ahead, self._ahead = self._ahead, None
         page = await (self._read(self.position) if ahead is None else ahead)
+        if page.head < self.position:
+            raise CheckpointAheadError(self.name, self.position, page.head)
         if page.reached < page.head and not self._held:
             self._ahead = asyncio.ensure_future(self._read(page.reached))
         return page
@@ -300,8 +302,6 @@ class Subscription(Generic[E]):
 
     async def _deliver(self, page: Page[E]) -> bool:
         """Handle a page; False if it was left before its end."""
-        if page.head < self.position:
-            raise CheckpointAheadError(self.name, self.position, page.head)
         if page.head > self.position and self.state is not State.CATCHING_UP:
             self._become(State.CATCHING_UP)
         due, handle = self._delivery.checkpoint_due, self._handle

@@ -25,7 +25,7 @@ from evsrc import (
     retry_then,
     subscribe,
 )
-from evsrc.core.errors import SubscriptionError
+from evsrc.core.errors import CheckpointAheadError, SubscriptionError
 from evsrc.ports import Checkpoint, EventStore, SaveCheckpoint
 from evsrc.runtime.delivery import Parked, Progress, State
 from evsrc.testing import Fact
@@ -448,3 +448,19 @@ async def test_a_closed_store_ends_the_subscription(open_store: OpenStore) -> No
     assert subscription._task is not None
     await asyncio.wait_for(subscription._task, 10)
     assert subscription.state is State.FAILED
+
+
+async def test_a_log_that_lost_its_end_is_noticed(store: EventStore[Any]) -> None:
+    """A checkpoint beyond the log stops the subscription: nothing is skipped silently."""
+    await store.append(Write(StreamName("a", "b"), [NewEvent(Fact(1), uuid4())], ANY))
+    (only,) = (await store.read_all()).events
+    await store.checkpoints.save(SaveCheckpoint("ahead", only.position + 7))
+
+    async def handle(_: Any) -> None:
+        pytest.fail("it has handled more than there is")
+
+    async with subscribe(store, "ahead", handle) as reading:
+        with pytest.raises(SubscriptionError, match="it ends at"):
+            await reading.wait_for(only.position + 8)
+        assert isinstance(reading.error, CheckpointAheadError)
+        assert reading.error.head == only.position

@@ -176,7 +176,8 @@ async def postgresql_store(
             them. Serial ordering only.
         largest_commit: waiting appends share one call up to about this many events; 1
             turns sharing off.
-        timeout: after how long without an answer a connection counts as lost.
+        timeout: after how long without an answer a connection counts as lost; an append
+            that waits for a lock gives up a little sooner, with a StoreBusyError.
         patience: how long to try again when the server cannot be reached.
         max_connections: how many connections the store's own pool may open; at least 2,
             because one of them listens.
@@ -267,8 +268,9 @@ def _within(
     server = Server(
         lend_within(transaction), outside.where, timeout=outside.timeout, patience=0
     )
-    writer = Writer(server, names, concurrent=outer.concurrent, lossy=outer.lossy)
-    reader = Reader(server, names, encoder.codec, concurrent=outer.concurrent)
+    concurrent, lossy = outer.concurrent, outer.lossy
+    writer = Writer(server, names, concurrent=concurrent, lossy=lossy, alone=False)
+    reader = Reader(server, names, encoder.codec, concurrent=concurrent)
 
     async def commit(job: Job) -> Appended | Conflict:
         async with server.lend() as db:

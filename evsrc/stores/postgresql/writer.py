@@ -65,12 +65,21 @@ class _Sent:
 
 
 class Writer:
-    """Calls the store's append function."""
+    """Calls the store's append function; *alone*: each call is a transaction."""
 
     def __init__(
-        self, server: Server, names: Names, *, concurrent: bool, lossy: bool
+        self,
+        server: Server,
+        names: Names,
+        *,
+        concurrent: bool,
+        lossy: bool,
+        alone: bool = True,
     ) -> None:
         self.server = server
+        # milliseconds; the server gives up first, so that the outcome is known. A
+        # transaction of the caller has his own limit.
+        self.wait = int(server.timeout * 800) if alone else 0
         self.statement = names.sql("append")
         self.concurrent = concurrent
         self.lossy = lossy
@@ -153,6 +162,7 @@ class Writer:
             self.statement,
             self.concurrent,
             self.lossy,
+            self.wait,
             careful,
             queued,
             *arguments,

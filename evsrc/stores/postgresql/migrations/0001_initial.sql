@@ -124,14 +124,15 @@ $$;
 -- _w_expected: a version, or -1 any, -2 a stream that exists. _also: what is to be
 -- written beside events, as JSON objects that name their job. _careful: look for event
 -- ids that are there already before inserting (without it they end the statement).
--- _queued: concurrent ordering, after a lost race: let one such append after the other
--- have a stream.
+-- _wait: for how many milliseconds to wait for a lock, if the role has no limit of its
+-- own; 0: for ever. _queued: concurrent ordering, after a lost race: let one such
+-- append after the other have a stream.
 --
 -- status: 0 appended, 1 conflict, 2 repeated, 3 an event id is used elsewhere,
 -- 4 a checkpoint is elsewhere, 5 a lease is lost; about: the write of a conflict; told: the id,
 -- position or token to report.
 CREATE FUNCTION @evsrc_append(
-  _concurrent boolean, _lossy boolean, _careful boolean, _queued boolean,
+  _concurrent boolean, _lossy boolean, _wait int, _careful boolean, _queued boolean,
   _jobs int, _categories text[], _stream_ids text[],
   _w_job int[], _w_stream int[], _w_count int[], _w_expected bigint[],
   _e_write int[], _e_id uuid[], _e_type text[], _e_meta bytea[], _e_data bytea[],
@@ -174,6 +175,9 @@ BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
       USING ERRCODE = 'EV003';
+  END IF;
+  IF _wait > 0 AND current_setting('lock_timeout') = '0' THEN
+    PERFORM set_config('lock_timeout', _wait::text, true);
   END IF;
   IF _queued THEN  -- before the floor: readers do not wait for the queue
     FOR _key IN SELECT DISTINCT hashtextextended(i, hashtextextended(
