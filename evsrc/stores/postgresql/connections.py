@@ -8,7 +8,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
 import asyncpg
@@ -34,6 +39,7 @@ class Server:
         timeout: after how many seconds a statement counts as lost.
         patience: for how many seconds to try again when the server cannot be reached.
         end: closes what is ours.
+        lend_again: like *lend*, for those who use one connection after the other.
     """
 
     def __init__(
@@ -44,8 +50,10 @@ class Server:
         timeout: float,
         patience: float,
         end: Callable[[], Awaitable[None]] | None = None,
+        lend_again: Callable[[], AbstractAsyncContextManager[Db]] | None = None,
     ) -> None:
         self.lend = lend
+        self.lend_again = lend_again or lend
         self.where = where
         self.timeout = timeout
         self.patience = patience
@@ -193,6 +201,48 @@ def lend_from_pool(
     return lend
 
 
+class Kept:
+    """One connection of a pool of our own, kept between those who borrow it.
+
+    To give it back and take it again would cost a third of a lone append. They come one
+    after the other: the flights of group commit.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool[Any],
+        lend: Callable[[], AbstractAsyncContextManager[Db]],
+    ) -> None:
+        self.pool = pool
+        self.take = lend
+        self.lent = AsyncExitStack()
+        self.db: Db = None
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncGenerator[Db]:
+        """Lend the connection; a new one if it is lost, or its last use failed."""
+        if self.db is None or self.db.is_closed():
+            await self.give_back()
+            self.db = await self.lent.enter_async_context(self.take())
+        try:
+            yield self.db
+        except BaseException as error:
+            self.db = None
+            await self.lent.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def give_back(self) -> None:
+        """Give it back to the pool."""
+        self.db = None
+        with suppress(asyncpg.InterfaceError):
+            await self.lent.aclose()
+
+    async def close(self) -> None:
+        """Give it back and close the pool."""
+        await self.give_back()
+        await close_pool(self.pool)
+
+
 def lend_from_sessions(
     session_factory: Callable[[], Any],
 ) -> Callable[[], AbstractAsyncContextManager[Db]]:
@@ -258,6 +308,7 @@ def _driver(raw: Any) -> Db:
 __all__ = [
     "Again",
     "Db",
+    "Kept",
     "Server",
     "lend_from_pool",
     "lend_from_sessions",

@@ -33,8 +33,8 @@ from ..commits import Commits, Job, encode_write
 from ..wakeup import Wakeup
 from .connections import (
     Db,
+    Kept,
     Server,
-    close_pool,
     lend_from_pool,
     lend_from_sessions,
     lend_within,
@@ -324,12 +324,14 @@ async def _server(
         _check_room(options[0])
         pool = await open_pool(source, options[0], seconds, options[1])
         lend, where = lend_from_pool(pool, timeout), place_of(source)
+        kept = Kept(pool, lend)
         return Server(
             lend,
             where,
             timeout=timeout,
             patience=patience,
-            end=lambda: close_pool(pool),
+            end=kept.close,
+            lend_again=kept.lend,
         )
     if isinstance(source, asyncpg.Pool):
         _check_room(source.get_max_size())

@@ -6,10 +6,10 @@ events that are there already, by their ids, are a success.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -37,7 +37,7 @@ from ...ports import (
     SaveDeadLetter,
     SaveSnapshot,
 )
-from ..commits import Job, Verdict
+from ..commits import EncodedWrite, Job, Verdict
 from ..rows import LETTER, pack_letter, row_crc
 from .checks import (
     content_sums,
@@ -50,6 +50,8 @@ from .checks import (
 from .connections import Again, Db, Server
 from .errors import concerns_one_job, is_an_answer, may_be_repeated, translated
 from .schema import Names
+
+T = TypeVar("T")
 
 _EXPECTED: Final = {Expect.ANY: -1, Expect.NO_STREAM: 0, Expect.STREAM_EXISTS: -2}
 _APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CHECKPOINT, _LEASE = range(6)
@@ -81,6 +83,7 @@ class Writer:
         # transaction of the caller has his own limit.
         self.wait = int(server.timeout * 800) if alone else 0
         self.statement = names.sql("append")
+        self.short = names.sql("append_one")
         self.concurrent = concurrent
         self.lossy = lossy
         self.salts: dict[str, int] = {}
@@ -95,6 +98,10 @@ class Writer:
         """
         first = _Sent()
         try:
+            if len(jobs) == 1 and (write := self.lone_write(jobs[0])):
+                done = await self._sent(first, self.short_call(write))
+                if done is not None:
+                    return done
             return await self._send(jobs, first, careful=False)
         except Exception as error:
             if not concerns_one_job(error):
@@ -128,15 +135,21 @@ class Writer:
         self, jobs: Sequence[Job], sent: _Sent, *, careful: bool, queued: bool = False
     ) -> list[Verdict]:
         arguments = self.arguments(jobs)
+
+        async def call(db: Db) -> list[Verdict]:
+            return await self.call(db, jobs, arguments, careful=careful, queued=queued)
+
+        return await self._sent(sent, call)
+
+    async def _sent(self, sent: _Sent, call: Callable[[Db], Awaitable[T]]) -> T:
+        """Call until there is an answer, or patience ends."""
         again = Again(self.server.patience)
         while True:
             sending = False
             try:
-                async with self.server.lend() as db:
+                async with self.server.lend_again() as db:
                     sending = True
-                    return await self.call(
-                        db, jobs, arguments, careful=careful, queued=queued
-                    )
+                    return await call(db)
             except Exception as error:
                 sent.unanswered |= sending and not is_an_answer(error)
                 if may_be_repeated(error):
@@ -147,6 +160,43 @@ class Writer:
                 if sent.unanswered:
                     raise AppendOutcomeUnknownError(self.server.where) from error
                 self.server.fail(error)
+
+    def lone_write(self, job: Job) -> EncodedWrite | None:
+        """Give the write of a job that the short function can take."""
+        short = len(job.writes) == 1 and not job.also and not self.concurrent
+        return job.writes[0] if short else None
+
+    def short_call(
+        self, write: EncodedWrite
+    ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
+        """Make the call for one write; it gives None if it has to be looked at."""
+        name = write.stream
+        salt = repeat(stream_salt(name.category, name.id))
+        arguments = (
+            self.lossy,
+            self.wait,
+            name.category,
+            name.id,
+            _number(write.expected),
+            list(map(pgproto.UUID, write.ids)),
+            write.types,
+            write.metas,
+            write.data,
+            list(content_sums(salt, map(self.salt_of, write.types), write.data)),
+            list(rest_sums(write.ids, write.metas)),
+        )
+
+        async def call(db: Db) -> list[Verdict] | None:
+            timeout = self.server.timeout
+            row = await db.fetchrow(self.short, *arguments, timeout=timeout)
+            version, first = row
+            if first is None:
+                return None
+            last: int = first + len(write.ids) - 1
+            self.head = max(self.head, last)
+            return [Appended((Placed(name, version, first, last),))]
+
+        return call
 
     async def call(
         self,
