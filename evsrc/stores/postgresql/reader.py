@@ -158,6 +158,10 @@ class Reader(Generic[E]):
         if not found:
             raise CorruptionError("the row that holds the log's head is gone")
         (head, *_), rows = _split(found)
+        if final is None and rows and rows[-1][0] > head:
+            raise CorruptionError(
+                f"the log's head is {head}, but there is an event at {rows[-1][0]}"
+            )
         head = head if final is None else final
         if after >= head or limit == 0:
             return Page((), after, head)
@@ -183,10 +187,6 @@ class Reader(Generic[E]):
             raise CorruptionError(
                 f"positions {after + 1} to {min(end, after + limit)} of the log are "
                 "not all there"
-            )
-        if positions and positions[-1] > end:
-            raise CorruptionError(
-                f"the log's head is {end}, but there is an event at {positions[-1]}"
             )
 
     async def head(self) -> int:
