@@ -64,6 +64,7 @@ class Target(NamedTuple):
     truth: dict[str, Any]
     rows: list[Any]
     files: dict[str, dict[Path, bytes]]
+    indexes: dict[Path, bytes]
 
 
 async def open_store(url: str, prefix: str, ordering: Any) -> Store:
@@ -168,8 +169,17 @@ async def make_target(server: PostgresServer, n: int) -> Target:
         )
         whole = {server.data / path for path in paths if path}
         files[table] = {path: path.read_bytes() for path in whole}
+    paths = await db.fetch(
+        "SELECT pg_relation_filepath(indexrelid) FROM pg_index JOIN pg_class AS c "
+        "ON c.oid = indrelid WHERE starts_with(c.relname, $1)",
+        f"{prefix}_",
+    )
+    # a read of a row that seems dead marks it so in its indexes
+    indexes = {
+        server.data / path: (server.data / path).read_bytes() for (path,) in paths
+    }
     await db.close()
-    return Target(prefix, ordering, truth, rows, files)
+    return Target(prefix, ordering, truth, rows, files, indexes)
 
 
 def damage(target: Target, chance: random.Random) -> str:
@@ -189,7 +199,7 @@ def damage(target: Target, chance: random.Random) -> str:
 
 def restore(targets: list[Target]) -> None:
     for target in targets:
-        for files in target.files.values():
+        for files in (target.indexes, *target.files.values()):
             for path, whole in files.items():
                 path.write_bytes(whole)
 
@@ -311,7 +321,7 @@ async def test_a8_changed_bytes_are_noticed(rounds: int, checksums: bool) -> Non
         )
     print(f"rows gone unnoticed: {dict(gone)}; wrong data: {wrong}")
     assert not wrong
-    assert not {"serial event", "serial log"} & gone.keys()
+    assert not {"serial event", "serial log", "concurrent log"} & gone.keys()
     assert not (checksums and gone)
     found = counts["serial"] + counts["concurrent"]
     noticed = found["raised"] + found["reported"] + found["crashed"]
