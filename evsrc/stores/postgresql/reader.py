@@ -88,10 +88,14 @@ class Reader(Generic[E]):
         if not rows:
             return Loaded((), head)
         stored, types, data = zip(*rows, strict=True)
-        self._learn_types(types)
         salts = [stream_salt(stream.category, stream.id)] * len(rows)
-        kinds = map(self.salts.__getitem__, types)
-        if crcs(salts, kinds, range(after + 1, head + 1), data) != list(stored):
+        try:
+            self._learn_types(types)
+            kinds = map(self.salts.__getitem__, types)
+            found = crcs(salts, kinds, range(after + 1, head + 1), data)
+        except (TypeError, AttributeError) as error:
+            raise CorruptionError("an event's row has lost a value") from error
+        if found != list(stored):
             raise CorruptionError(f"an event of stream '{stream}' is damaged")
         return Loaded(self.codec.decode_all(types, self.types, data), head)
 
@@ -163,6 +167,11 @@ class Reader(Generic[E]):
         if not found:
             raise CorruptionError("the row that holds the log's head is gone")
         (head, *_), rows = _split(found)
+        last = rows[-1][0] if rows else head
+        if final is None and (last is None or last > head):
+            raise CorruptionError(
+                f"the log's head is {head}, but there is an event at {last}"
+            )
         head = head if final is None else final
         if after >= head or limit == 0:
             return Page((), after, head)
@@ -188,10 +197,6 @@ class Reader(Generic[E]):
             raise CorruptionError(
                 f"positions {after + 1} to {min(end, after + limit)} of the log are "
                 "not all there"
-            )
-        if positions and positions[-1] > end:
-            raise CorruptionError(
-                f"the log's head is {end}, but there is an event at {positions[-1]}"
             )
 
     async def head(self) -> int:
@@ -228,11 +233,14 @@ class Reader(Generic[E]):
             data,
             *sums,
         ) = columns
-        self._learn_types(kinds)
-        known = self._streams_of(categories, ids)
-        salts = [salt for _, salt in known]
-        found = crcs(salts, map(self.salts.__getitem__, kinds), versions, data)
-        sealed = seals(positions, times, uuids, metas)
+        try:
+            self._learn_types(kinds)
+            known = self._streams_of(categories, ids)
+            salts = [salt for _, salt in known]
+            found = crcs(salts, map(self.salts.__getitem__, kinds), versions, data)
+            sealed = seals(positions, times, uuids, metas)
+        except (TypeError, AttributeError) as error:
+            raise CorruptionError("an event's row has lost a value") from error
         if found != list(sums[0]) or sealed != list(sums[1]):
             self._say_which(positions, found, sealed, sums)
         streams = [name for name, _ in known]
@@ -367,7 +375,7 @@ def _split(found: list[Any]) -> tuple[Any, list[Any]]:
     at = 0
     while at < len(found) and found[at][1] is not None:
         at += 1
-    if at == len(found):
+    if at == len(found) or found[at][0] is None:
         raise CorruptionError("rows were found without their head")
     return found[at], found[:at] + found[at + 1 :]
 
