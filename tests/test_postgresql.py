@@ -165,7 +165,7 @@ async def test_names_are_checked(name: str) -> None:
     [
         ({"ordering": "none"}, "serial or concurrent"),
         ({"largest_commit": 0}, "at least 1"),
-        ({"max_connections": 1}, "a pool of at least 2 connections"),
+        ({"max_connections": 2}, "a pool of at least 3 connections"),
         ({"ordering": "concurrent", "replica": "x"}, "needs serial ordering"),
     ],
 )
@@ -310,12 +310,12 @@ async def test_options_reach_the_driver(
     settings = {"server_settings": {"application_name": "night shift"}}
     counting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1"
     async with await postgresql_store(
-        evsrc_postgres_database, CODEC, max_connections=2, connect=settings
+        evsrc_postgres_database, CODEC, max_connections=3, connect=settings
     ) as store:
         await asyncio.gather(
             *(store.read_all() for _ in range(50)), store.append(write(1))
         )
-        assert 1 <= await db.fetchval(counting, "night shift") <= 2
+        assert 1 <= await db.fetchval(counting, "night shift") <= 3
     assert await store_is_gone(db, counting)
 
 

@@ -147,12 +147,12 @@ class Proxy:
         answers.cancel()  # whatever the server says from now on is lost
         await asyncio.wait([answers])
         server.write(data[: len(data) // 2] if cut.when == "half-way" else data)
+        if self.away:
+            self._reset_others()
         with suppress(OSError):
             await server.drain()
             if cut.when in ("answered", "heard"):
                 answer = await upstream.read(65536)
-                if self.away:
-                    self._reset_others()
                 if cut.when == "heard":
                     client.write(answer)
                     await client.drain()

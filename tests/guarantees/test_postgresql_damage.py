@@ -75,7 +75,7 @@ async def open_store(url: str, prefix: str, ordering: Any) -> Store:
         ordering=ordering,
         patience=timedelta(seconds=0.1),
         timeout=timedelta(seconds=10),
-        max_connections=2,
+        max_connections=3,
     )
 
 

@@ -405,10 +405,10 @@ async def test_a4_a_repetition_that_cannot_be_sent_is_unknown_too(
             calls, trouble = 0, error
             write = Write(StreamName("g", str(n)), facts(n), ANY)
             # written, but not heard; sent again, and refused as there already
-            server.lend = troubled
+            server.lend_again = troubled
             with pytest.raises(AppendOutcomeUnknownError):
                 await store.append(write)
-            server.lend = lend
+            server.lend_again = lend
             again = await store.append(write)
             assert isinstance(again, Appended)
             assert again.repeated

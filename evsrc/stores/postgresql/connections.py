@@ -221,7 +221,7 @@ class Kept:
     @asynccontextmanager
     async def lend(self) -> AsyncGenerator[Db]:
         """Lend the connection; a new one if it is lost, or its last use failed."""
-        if self.db is None or self.db.is_closed():
+        if self.db is None or _is_closed(self.db):
             await self.give_back()
             self.db = await self.lent.enter_async_context(self.take())
         try:
@@ -241,6 +241,14 @@ class Kept:
         """Give it back and close the pool."""
         await self.give_back()
         await close_pool(self.pool)
+
+
+def _is_closed(db: Db) -> bool:
+    """Tell whether a connection of a pool is gone; the pool takes such a one back."""
+    try:
+        return bool(db.is_closed())
+    except asyncpg.InterfaceError:
+        return True
 
 
 def lend_from_sessions(

@@ -179,8 +179,8 @@ async def postgresql_store(
         timeout: after how long without an answer a connection counts as lost; an append
             that waits for a lock gives up a little sooner, with a StoreBusyError.
         patience: how long to try again when the server cannot be reached.
-        max_connections: how many connections the store's own pool may open; at least 2,
-            because one of them listens.
+        max_connections: how many connections the store's own pool may open; at least
+            3: one listens, one appends, the others read.
         connect: more arguments for `asyncpg.create_pool`, such as `ssl` or
             `server_settings`.
 
@@ -321,7 +321,7 @@ async def _server(
     timeout, patience = seconds
     lend: Callable[[], AbstractAsyncContextManager[Db]]
     if isinstance(source, str):
-        _check_room(options[0])
+        _check_room(options[0], 3)
         pool = await open_pool(source, options[0], seconds, options[1])
         lend, where = lend_from_pool(pool, timeout), place_of(source)
         kept = Kept(pool, lend)
@@ -334,7 +334,7 @@ async def _server(
             lend_again=kept.lend,
         )
     if isinstance(source, asyncpg.Pool):
-        _check_room(source.get_max_size())
+        _check_room(source.get_max_size(), 2)
         lend = lend_from_pool(source, timeout)  # pyright: ignore[reportUnknownArgumentType]
         where = "the pool's database"
     elif callable(source):
@@ -347,11 +347,12 @@ async def _server(
     return Server(lend, where, timeout=timeout, patience=patience)
 
 
-def _check_room(connections: int) -> None:
-    if connections < 2:  # noqa: PLR2004 - with one, no append would ever get it
+def _check_room(connections: int, least: int) -> None:
+    if connections < least:
         raise ValueError(
-            "a store needs a pool of at least 2 connections, because one of them "
-            f"listens; this one has {connections}"
+            f"a store needs a pool of at least {least} connections, because one of "
+            f"them listens{' and one appends' * (least > 2)}; this one has "  # noqa: PLR2004
+            f"{connections}"
         )
 
 
