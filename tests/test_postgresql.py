@@ -305,7 +305,10 @@ async def test_options_reach_the_driver(
     """Settings, TLS and the number of connections are what was asked for."""
     with pytest.raises(StoreError, match="SSL"):
         await postgresql_store(
-            evsrc_postgres_database, CODEC, connect={"ssl": "require"}
+            evsrc_postgres_database,
+            CODEC,
+            connect={"ssl": "require"},
+            patience=timedelta(0),
         )
     settings = {"server_settings": {"application_name": "night shift"}}
     counting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1"

@@ -9,6 +9,7 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ FAILED: Final = 1
 REFUSED: Final = 2
 INTERRUPTED: Final = 130
 _DSN: Final = ("postgresql://", "postgres://")
+_PATIENCE: Final = timedelta(seconds=2)
 _LARGEST_COMMIT: Final = (
     8000  # events; a chunk of rows, so that few pages are rewritten
 )
@@ -94,7 +96,9 @@ async def _store(place: str) -> Store:
     if place.startswith(_DSN):
         from ..stores.postgresql import postgresql_store  # noqa: PLC0415 - an extra
 
-        return await postgresql_store(place, CODEC, largest_commit=_LARGEST_COMMIT)
+        return await postgresql_store(
+            place, CODEC, largest_commit=_LARGEST_COMMIT, patience=_PATIENCE
+        )
     return await sqlite_store(place, CODEC, largest_commit=_LARGEST_COMMIT)
 
 
