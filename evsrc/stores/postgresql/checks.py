@@ -18,6 +18,7 @@ from zlib import crc32
 _FACTOR: Final = 1000003
 _PRIME: Final = 4294967291
 _OFFSET: Final = 2**31
+_LOWERED: Final = 2 * _OFFSET % _PRIME  # by what crc and seal together are stored lower
 
 
 def stream_salt(category: str, id: str) -> int:
@@ -39,8 +40,10 @@ def content_sums(
 
 def rest_sums(ids: Iterable[bytes], metas: Sequence[bytes | None]) -> Iterator[int]:
     """Sum up the rest of each event, but for its time and position."""
-    plain = [meta or b"" for meta in metas] if any(metas) else repeat(b"")
-    return map(crc32, plain, map(crc32, ids))
+    sums = map(crc32, ids)
+    if not any(metas):
+        return sums
+    return map(crc32, [meta or b"" for meta in metas], sums)
 
 
 def crcs(
@@ -54,15 +57,25 @@ def crcs(
     return _stored(map(add, sums, map(mul, versions, repeat(_FACTOR))))
 
 
-def seals(
+def damaged_row(
+    salts: Iterable[int],
+    types: Iterable[int],
+    versions: Iterable[int],
+    data: Iterable[bytes],
     positions: Iterable[int],
     times: Iterable[int],
     ids: Iterable[bytes],
     metas: Sequence[bytes | None],
-) -> list[int]:
-    """Compute the seal of many events, without a Python loop."""
-    placed = map(add, rest_sums(ids, metas), map(mul, positions, repeat(_FACTOR)))
-    return _stored(map(add, placed, map(mod, times, repeat(_PRIME))))
+    stored: Iterable[int],
+) -> int | None:
+    """Hold events against the sum of crc and seal; give the first that differs."""
+    bytes = map(add, content_sums(salts, types, data), rest_sums(ids, metas))
+    numbers = map(mul, map(add, versions, positions), repeat(_FACTOR))
+    sums = map(add, map(add, bytes, numbers), times)
+    over = list(map(mod, map(sub, sums, stored), repeat(_PRIME)))
+    if set(over) == {_LOWERED}:
+        return None
+    return next(n for n, each in enumerate(over) if each != _LOWERED)
 
 
 def _stored(sums: Iterable[int]) -> list[int]:

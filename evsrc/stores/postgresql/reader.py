@@ -17,13 +17,20 @@ from ...core.event import E, Recorded, StreamName
 from ...core.expectation import AnyQuery, Query
 from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
-from .checks import crcs, number_crc, seals, snapshot_crc, stream_salt, type_salt
+from .checks import (
+    crcs,
+    damaged_row,
+    number_crc,
+    snapshot_crc,
+    stream_salt,
+    type_salt,
+)
 from .connections import Db, Server
 from .records import Records
 from .schema import Names
 
 EventRow: TypeAlias = Any
-"""position, category, stream_id, version, type, id, at, meta, data, crc, seal."""
+"""position, category, stream_id, version, type, id, at, meta, data, crc + seal."""
 
 _log: Final = logging.getLogger("evsrc")
 _WINDOW: Final = 100_000
@@ -221,30 +228,22 @@ class Reader(Generic[E]):
         if not rows:
             return ()
         columns = zip(*rows, strict=True)
-        (
-            positions,
-            categories,
-            ids,
-            versions,
-            kinds,
-            uuids,
-            times,
-            metas,
-            data,
-            *sums,
-        ) = columns
+        positions, categories, ids, versions, kinds, uuids, times, metas, data, sums = (
+            columns
+        )
         try:
             self._learn_types(kinds)
-            known = self._streams_of(categories, ids)
-            salts = [salt for _, salt in known]
-            found = crcs(salts, map(self.salts.__getitem__, kinds), versions, data)
-            sealed = seals(positions, times, uuids, metas)
+            streams, salts = zip(*self._streams_of(categories, ids), strict=True)
+            types = map(self.salts.__getitem__, kinds)
+            row = salts, types, versions, data, positions, times, uuids, metas, sums
+            damaged = damaged_row(*row)
         except (TypeError, AttributeError) as error:
             raise CorruptionError("an event's row has lost a value") from error
-        if found != list(sums[0]) or sealed != list(sums[1]):
-            self._say_which(positions, found, sealed, sums)
-        streams = [name for name, _ in known]
-        names = [self.types[kind] for kind in kinds]
+        if damaged is not None:
+            raise CorruptionError(
+                f"the event at position {positions[damaged]} is damaged"
+            )
+        names = list(map(self.types.__getitem__, kinds))
         restore = self.codec.restore
         if restore is None:
             events = self.codec.decode_all(kinds, self.types, data)
@@ -253,19 +252,6 @@ class Reader(Generic[E]):
             events = list(map(restore, names, data, envelopes))
         values = (events, names, streams, versions, positions, uuids, metas, times)
         return tuple(map(Recorded, *values))
-
-    def _say_which(
-        self,
-        positions: Iterable[int],
-        found: Iterable[int],
-        sealed: Iterable[int],
-        sums: Sequence[Iterable[int]],
-    ) -> None:
-        for position, *check in zip(
-            positions, found, sums[0], sealed, sums[1], strict=True
-        ):
-            if check[0] != check[1] or check[2] != check[3]:
-                raise CorruptionError(f"the event at position {position} is damaged")
 
     def _learn_types(self, types: Iterable[str]) -> None:
         for type in set(types) - self.types.keys():
@@ -278,9 +264,14 @@ class Reader(Generic[E]):
         if len(self.streams) > _MOST_STREAMS:
             self.streams.clear()
         keys = list(zip(categories, ids, strict=True))
-        for key in set(keys) - self.streams.keys():
-            self.streams[key] = StreamName(*key), stream_salt(*key)
-        return [self.streams[key] for key in keys]
+        return [
+            known if known is not None else self._new_stream(key)
+            for key, known in zip(keys, map(self.streams.get, keys), strict=True)
+        ]
+
+    def _new_stream(self, key: tuple[str, str]) -> tuple[StreamName, int]:
+        self.streams[key] = stream = StreamName(*key), stream_salt(*key)
+        return stream
 
     # Checkpoints and snapshots.
 

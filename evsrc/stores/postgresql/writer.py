@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID, uuid4
+from zlib import crc32
 
 import asyncpg
 import msgspec
@@ -98,7 +99,7 @@ class Writer:
         """
         first = _Sent()
         try:
-            if len(jobs) == 1 and (write := self.lone_write(jobs[0])):
+            if len(jobs) == 1 and (write := self.lone_event(jobs[0])):
                 done = await self._sent(first, self.short_call(write))
                 if done is not None:
                     return done
@@ -161,40 +162,37 @@ class Writer:
                     raise AppendOutcomeUnknownError(self.server.where) from error
                 self.server.fail(error)
 
-    def lone_write(self, job: Job) -> EncodedWrite | None:
+    def lone_event(self, job: Job) -> EncodedWrite | None:
         """Give the write of a job that the short function can take."""
-        short = len(job.writes) == 1 and not job.also and not self.concurrent
-        return job.writes[0] if short else None
+        short = job.events == len(job.writes) == 1 and not job.also
+        return job.writes[0] if short and not self.concurrent else None
 
     def short_call(
         self, write: EncodedWrite
     ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
-        """Make the call for one write; it gives None if it has to be looked at."""
-        name = write.stream
-        salt = repeat(stream_salt(name.category, name.id))
-        arguments = (
-            self.lossy,
-            self.wait,
-            name.category,
-            name.id,
-            _number(write.expected),
-            list(map(pgproto.UUID, write.ids)),
+        """Make the call for one event; it gives None if it has to be looked at."""
+        name, timeout = write.stream, self.server.timeout
+        (id,), (type,), (meta,), (data,) = (
+            write.ids,
             write.types,
             write.metas,
             write.data,
-            list(content_sums(salt, map(self.salt_of, write.types), write.data)),
-            list(rest_sums(write.ids, write.metas)),
+        )
+        salt = stream_salt(name.category, name.id) + self.salt_of(type)
+        arguments = (
+            *(self.lossy, self.wait, name.category, name.id, _number(write.expected)),
+            *(pgproto.UUID(id), type, meta, data, crc32(data, salt)),
+            crc32(meta or b"", crc32(id)),
         )
 
         async def call(db: Db) -> list[Verdict] | None:
-            timeout = self.server.timeout
-            row = await db.fetchrow(self.short, *arguments, timeout=timeout)
-            version, first = row
-            if first is None:
+            version, position = await db.fetchrow(
+                self.short, *arguments, timeout=timeout
+            )
+            if position is None:
                 return None
-            last: int = first + len(write.ids) - 1
-            self.head = max(self.head, last)
-            return [Appended((Placed(name, version, first, last),))]
+            self.head = max(self.head, position)
+            return [Appended((Placed(name, version, position, position),))]
 
         return call
 

@@ -377,20 +377,18 @@ BEGIN
   END IF;
 END $$;
 
--- The most frequent append, one write with serial ordering, in a third of the time.
--- position: the first; null: a conflict, or it was here before (ask evsrc_append).
+-- The most frequent append, one event with serial ordering, in less than half the time.
+-- position: null: a conflict, or it was here before (ask evsrc_append).
 CREATE FUNCTION @evsrc_append_one(
   _lossy boolean, _wait int, _category text, _stream_id text, _expected bigint,
-  _ids uuid[], _types text[], _metas bytea[], _data bytea[],
-  _crcs bigint[], _seals bigint[],
+  _id uuid, _type text, _meta bytea, _data bytea, _crc bigint, _seal bigint,
   OUT version bigint, OUT "position" bigint
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 AS $$
 DECLARE
-  _count int := cardinality(_ids);
-  _now   bigint;
+  _now bigint;
 BEGIN
   IF NOT _lossy AND current_setting('synchronous_commit') = 'off' THEN
     RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'EV001';
@@ -411,23 +409,20 @@ BEGIN
           OR (_expected = -2 AND version > 0)) THEN
     RETURN;
   END IF;
-  UPDATE @evsrc_log AS l SET head = l.head + _count
-   WHERE l.key = 0 AND l.ordering = 'serial' RETURNING l.head - _count INTO position;
+  UPDATE @evsrc_log AS l SET head = l.head + 1
+   WHERE l.key = 0 AND l.ordering = 'serial' RETURNING l.head INTO position;
   IF position IS NULL THEN
     RAISE EXCEPTION 'the ordering is not serial' USING ERRCODE = 'EV002';
   END IF;
   _now := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+  version := version + 1;
   INSERT INTO @evsrc_event (position, version, at, crc, seal, event_id,
                             category, stream_id, type, meta, data)
-  SELECT @@evsrc_append_one.position + n, @@evsrc_append_one.version + n, _now,
-         ((e.crc + (@@evsrc_append_one.version + n) * 1000003) % 4294967291 - 2147483648)::int,
-         ((e.seal + (@@evsrc_append_one.position + n) * 1000003 + _now % 4294967291)
-           % 4294967291 - 2147483648)::int,
-         e.id, _category, _stream_id, e.type, e.meta, e.data
-    FROM unnest(_ids, _types, _metas, _data, _crcs, _seals)
-           WITH ORDINALITY AS e(id, type, meta, data, crc, seal, n);
-  version := version + _count;
-  position := position + 1;
+  VALUES (position, version, _now,
+          ((_crc + version * 1000003) % 4294967291 - 2147483648)::int,
+          ((_seal + position * 1000003 + _now % 4294967291) % 4294967291
+            - 2147483648)::int,
+          _id, _category, _stream_id, _type, _meta, _data);
 END $$;
 
 -- Concurrent ordering: everything up to here is committed and visible, or never will

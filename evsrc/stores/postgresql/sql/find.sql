@@ -1,3 +1,3 @@
 SELECT position, category, stream_id, version, type,
-        uuid_send(event_id), at, meta, data, crc, seal
+        uuid_send(event_id), at, meta, data, crc::bigint + seal
   FROM @evsrc_event WHERE event_id = $1
