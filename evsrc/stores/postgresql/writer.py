@@ -330,9 +330,15 @@ def _verdicts(jobs: Sequence[Job], row: Any) -> list[Verdict]:
     for job, status, about, told in zip(
         jobs, row["status"], row["about"], row["told"], strict=True
     ):
+        base = (row["base"] or 0) if status == _APPENDED else 0
         where = tuple(
-            Placed(write.stream, *place)
-            for write, place in zip(job.writes, placed, strict=False)
+            [
+                Placed(write.stream, version, base + first, base + last)
+                for write, (version, first, last) in zip(
+                    job.writes, placed, strict=False
+                )
+                if first is not None and last is not None
+            ]
         )
         if status in (_APPENDED, _REPEATED):
             verdicts.append(Appended(where, repeated=status == _REPEATED))

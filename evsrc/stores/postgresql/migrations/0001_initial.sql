@@ -129,7 +129,8 @@ $$;
 -- append after the other have a stream.
 --
 -- status: 0 appended, 1 conflict, 2 repeated, 3 an event id is used elsewhere,
--- 4 a checkpoint is elsewhere, 5 a lease is lost; about: the write of a conflict; told: the id,
+-- 4 a checkpoint is elsewhere, 5 a lease is lost. base: serial ordering, what is to be
+-- added to the positions of status 0. about: the write of a conflict; told: the id,
 -- position or token to report.
 CREATE FUNCTION @evsrc_append(
   _concurrent boolean, _lossy boolean, _wait int, _careful boolean, _queued boolean,
@@ -139,7 +140,7 @@ CREATE FUNCTION @evsrc_append(
   _e_crc bigint[], _e_seal bigint[],
   _also json,
   OUT head bigint, OUT status int[], OUT about int[], OUT told text[],
-  OUT w_version bigint[], OUT w_first bigint[], OUT w_last bigint[]
+  OUT w_version bigint[], OUT w_first bigint[], OUT w_last bigint[], OUT base bigint
 ) LANGUAGE plpgsql
 -- Planning each call anew would take longer than running it; a plan made while the
 -- table was empty must not scan it for ever.
@@ -152,7 +153,8 @@ DECLARE
   _now     bigint;
   _writes  int := cardinality(_w_job);
   _version bigint[];        -- of each stream, as the jobs so far leave it
-  _before  bigint[];
+  _before  bigint[];        -- the same, before the job in hand, if that has several writes
+  _several boolean;
   _shift_v bigint[] := array_fill(NULL::bigint, ARRAY[_writes]);
   _shift_r bigint[] := array_fill(NULL::bigint, ARRAY[_writes]);
   _drawn   bigint[];        -- concurrent: the positions
@@ -214,7 +216,10 @@ BEGIN
   w_last := _shift_v;
 
   FOR _job IN 1 .. _jobs LOOP
-    _before := _version;
+    _several := _w < _writes AND _w_job[_w + 1] = _job;
+    IF _several THEN
+      _before := _version;
+    END IF;
     _job_w := _w;
     _job_e := _first_e;
     _refused := 0;
@@ -312,7 +317,11 @@ BEGIN
       END IF;
     ELSE
       status[_job] := _refused;
-      _version := _before;
+      IF _several THEN
+        _version := _before;
+      ELSIF _job_w < _w THEN
+        _version[_s] := _version[_s] - _w_count[_job_w];
+      END IF;
       FOR _i IN _job_w .. _w - 1 LOOP
         _shift_v[_i] := NULL;
       END LOOP;
@@ -368,12 +377,15 @@ BEGIN
                                     _base + _shift_r[e.w] + n) AS p) AS place
      WHERE v IS NOT NULL
      ORDER BY _w_stream[e.w], n;  -- one order for all: waits cannot form a circle
-    FOR _i IN 1 .. _writes LOOP
-      IF _shift_v[_i] IS NOT NULL THEN
-        w_first[_i] := coalesce(_drawn[w_first[_i]], _base + w_first[_i]);
-        w_last[_i] := coalesce(_drawn[w_last[_i]], _base + w_last[_i]);
-      END IF;
-    END LOOP;
+    base := _base;
+    IF _concurrent THEN
+      FOR _i IN 1 .. _writes LOOP
+        IF _shift_v[_i] IS NOT NULL THEN
+          w_first[_i] := _drawn[w_first[_i]];
+          w_last[_i] := _drawn[w_last[_i]];
+        END IF;
+      END LOOP;
+    END IF;
   END IF;
 END $$;
 
