@@ -654,3 +654,23 @@ async def test_the_facade_store_joins_a_session(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         found = await connection.execute(text("SELECT count(*) FROM shop.a_events"))
         assert found.scalar() == 1
+
+
+async def test_the_options_of_the_facade_store(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """Ordering, what may be lost and patience are those of the store below."""
+    url = evsrc_postgres_database
+    async with PostgreSQLEventStore(url, REGISTRY, ordering="concurrent"):
+        assert await db.fetchval("SELECT ordering FROM evsrc_log") == "concurrent"
+    lossy, event = f"{url}?synchronous_commit=off", opened()
+    with pytest.raises(StoreUnavailableError, match="accept_loss"):
+        await PostgreSQLEventStore(lossy, REGISTRY, prefix="l").initialize()
+    taken = PostgreSQLEventStore(lossy, REGISTRY, prefix="l", accept_loss=True)
+    async with taken as store:
+        await store.append_events(event.aggregate_id, "Account", [event], 0)
+        assert await store.event_exists(event.event_id)
+    away = "postgresql://somebody@127.0.0.1:1/nowhere"
+    with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+        async with asyncio.timeout(5):
+            await PostgreSQLEventStore(away, patience=timedelta(0)).initialize()

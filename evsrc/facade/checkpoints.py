@@ -8,7 +8,8 @@ from uuid import UUID
 
 from msgspec import Struct, structs
 
-from .tables import Execute, from_micros, on_connection, to_micros
+from ..stores.rows import micros, time_of
+from .tables import Execute, on_connection
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -207,7 +208,7 @@ class SQLCheckpointRepository(_Reports):
             "name": name,
             "event_id": str(event_id),
             "event_type": event_type,
-            "now": to_micros(datetime.now(UTC)),
+            "now": micros(datetime.now(UTC)),
             "position": position,
         }
         await self._execute(_NOTE, values)
@@ -227,7 +228,7 @@ class SQLCheckpointRepository(_Reports):
                 name,
                 None if event_id is None else UUID(event_id),
                 event_type,
-                None if at is None else from_micros(at),
+                None if at is None else time_of(at),
                 processed,
                 position,
             )

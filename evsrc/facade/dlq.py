@@ -14,7 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..core.codec import enc_hook, storable
-from .tables import Execute, from_micros, on_connection, to_micros
+from ..stores.rows import micros, time_of
+from .tables import Execute, on_connection
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -331,7 +332,7 @@ class SQLDLQRepository:
             "message": message,
             "stacktrace": stacktrace,
             "retry_count": retry_count,
-            "now": to_micros(datetime.now(UTC)),
+            "now": micros(datetime.now(UTC)),
         }
         await self._execute(_ADD, values)
 
@@ -368,7 +369,7 @@ class SQLDLQRepository:
         """Note who has dealt with an entry; tell whether it was open until now."""
         values = {
             "id": dlq_id,
-            "now": to_micros(datetime.now(UTC)),
+            "now": micros(datetime.now(UTC)),
             "resolved_by": storable(str(resolved_by)),
         }
         return (await self._execute(_RESOLVE, values)).changed > 0
@@ -382,15 +383,13 @@ class SQLDLQRepository:
         ((failed, retrying, projections, oldest),) = (
             await self._execute(_STATS, {})
         ).rows
-        oldest = None if oldest is None else from_micros(oldest)
+        oldest = None if oldest is None else time_of(oldest)
         return DLQStats(failed, retrying, projections, oldest)
 
     async def get_projection_failure_counts(self) -> list[ProjectionFailureCount]:
         """Count what is not resolved by projection, the most first."""
         return [
-            ProjectionFailureCount(
-                name, failures, from_micros(oldest), from_micros(newest)
-            )
+            ProjectionFailureCount(name, failures, time_of(oldest), time_of(newest))
             for name, failures, oldest, newest in (
                 await self._execute(_COUNTS, {})
             ).rows
@@ -398,7 +397,7 @@ class SQLDLQRepository:
 
     async def delete_resolved_events(self, older_than_days: int = 30) -> int:
         """Forget what was resolved that many days ago or before; tell how many."""
-        before = to_micros(_days_ago(older_than_days))
+        before = micros(_days_ago(older_than_days))
         return (await self._execute(_DELETE, {"before": before})).changed
 
 
@@ -441,10 +440,10 @@ def _entry(row: Iterable[Any]) -> DLQEntry:
         error_message=message,
         error_stacktrace=stacktrace,
         retry_count=retry_count,
-        first_failed_at=from_micros(first),
-        last_failed_at=from_micros(last),
+        first_failed_at=time_of(first),
+        last_failed_at=time_of(last),
         status=status,
-        resolved_at=None if resolved_at is None else from_micros(resolved_at),
+        resolved_at=None if resolved_at is None else time_of(resolved_at),
         resolved_by=resolved_by,
     )
 

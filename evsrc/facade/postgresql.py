@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -60,8 +60,8 @@ class PostgreSQLEventStore(EventStore):
     """Events in a PostgreSQL database; its tables are made at the first use.
 
     Args:
-        session_factory: SQLAlchemy's `async_sessionmaker` over postgresql+asyncpg; a
-            DSN or an asyncpg pool will do as well. Neither is closed by the store.
+        session_factory: SQLAlchemy's `async_sessionmaker` over postgresql+asyncpg, or
+            an asyncpg pool (the store closes neither), or a DSN.
         event_registry: names the events; by default the one of `register_event`.
         schema: where the tables are; created if it is missing.
         prefix: what their names begin with.
@@ -123,10 +123,10 @@ class _Within(EventStore):
         self, record: Record[DomainEvent], event_registry: EventRegistry
     ) -> None:
         super().__init__(event_registry)
-        self._record = record
+        self._inside = record
 
     async def _open(self) -> Record[DomainEvent]:
-        raise NotImplementedError  # pragma: no cover - it is open
+        return self._inside
 
 
 class PostgreSQLCheckpointRepository(SQLCheckpointRepository):
@@ -138,7 +138,7 @@ class PostgreSQLCheckpointRepository(SQLCheckpointRepository):
     """
 
     def __init__(self, conn: Any) -> None:
-        super().__init__(_executing(_joined(conn), _CHECKPOINTS))
+        super().__init__(_on_sqlalchemy(conn, _CHECKPOINTS))
 
 
 class PostgreSQLDLQRepository(SQLDLQRepository):
@@ -150,7 +150,7 @@ class PostgreSQLDLQRepository(SQLDLQRepository):
     """
 
     def __init__(self, conn: Any) -> None:
-        super().__init__(_executing(_joined(conn), _FAILURES))
+        super().__init__(_on_sqlalchemy(conn, _FAILURES))
 
 
 class PostgreSQLSnapshotStore(SQLSnapshotStore):
@@ -167,18 +167,26 @@ class PostgreSQLSnapshotStore(SQLSnapshotStore):
                 yield await session.connection()
 
         self.session_factory = session_factory
-        self._run = _executing(begin, _SNAPSHOTS)
+        self._run = _executing(begin, _SNAPSHOTS, commits=True)
 
     async def _execute(self, statement: str, values: Mapping[str, object]) -> Rows:
         return await self._run(statement, values)
 
 
-def _executing(begin: Callable[[], Any], create: str) -> Execute:
-    table = create.split()[5]
+def _on_sqlalchemy(conn: Any, create: str) -> Execute:
+    if not hasattr(conn, "exec_driver_sql"):
+        return _executing(conn.begin, create, commits=True)
+    return _executing(lambda: nullcontext(conn), create, commits=False)
+
+
+def _executing(begin: Callable[[], Any], create: str, *, commits: bool) -> Execute:
+    table, made = create.split()[5], False
 
     async def execute(statement: str, values: Mapping[str, object]) -> Rows:
+        nonlocal made
         async with begin() as connection:
-            await _make(connection, table, create)
+            if not made:  # where the caller commits, he may also take it back
+                await _make(connection, table, create)
             names = dict.fromkeys(_NAMED.findall(statement))
             numbers = {name: f"${n}" for n, name in enumerate(names, 1)}
             done = await connection.exec_driver_sql(
@@ -186,7 +194,8 @@ def _executing(begin: Callable[[], Any], create: str) -> Execute:
                 tuple(values[name] for name in names),
             )
             rows = [tuple(row) for row in done] if done.returns_rows else []
-            return Rows(rows, done.rowcount)
+        made = commits
+        return Rows(rows, done.rowcount)
 
     return execute
 
@@ -198,15 +207,3 @@ async def _make(connection: Any, table: str, create: str) -> None:
         lock = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
         await connection.exec_driver_sql(lock, (_MAKING, table))
         await connection.exec_driver_sql(create)
-
-
-def _joined(conn: Any) -> Callable[[], Any]:
-    """Give what begins a transaction, or joins the one of a connection."""
-    if not hasattr(conn, "exec_driver_sql"):
-        return conn.begin  # type: ignore[no-any-return]
-
-    @asynccontextmanager
-    async def join() -> AsyncGenerator[Any]:
-        yield conn
-
-    return join

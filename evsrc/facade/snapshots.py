@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Struct
 
 from ..core.errors import SnapshotDeserializationError, StoreClosedError
-from .tables import Rows, from_micros, on_connection, to_micros
+from ..stores.rows import micros, time_of
+from .tables import Rows, on_connection
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -280,7 +281,7 @@ def _packed(snapshot: AggregateSnapshot) -> dict[str, object]:
         "version": snapshot.version,
         "state": _encode(snapshot.state).decode(),
         "schema_version": snapshot.schema_version,
-        "created_at": to_micros(snapshot.created_at),
+        "created_at": micros(snapshot.created_at),
     }
     return {**row, "crc": _crc(row)}
 
@@ -296,7 +297,7 @@ def _unpacked(row: Mapping[str, Any]) -> AggregateSnapshot:
         row["version"],
         _decode(row["state"]),
         row["schema_version"],
-        from_micros(row["created_at"]),
+        time_of(row["created_at"]),
     )
 
 

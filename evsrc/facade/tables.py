@@ -7,13 +7,10 @@ values; what runs a statement is a function.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 if TYPE_CHECKING:
     import aiosqlite
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Rows(NamedTuple):
@@ -61,13 +58,3 @@ def on_connection(connection: aiosqlite.Connection, create: str) -> Execute:
         return cast("Rows", await run(work))
 
     return execute
-
-
-def to_micros(at: datetime) -> int:
-    """Give a time as the tables keep it: microseconds since 1970 in UTC."""
-    return (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def from_micros(micros: int) -> datetime:
-    """Give the time that a table keeps."""
-    return _EPOCH + timedelta(microseconds=micros)

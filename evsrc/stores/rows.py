@@ -1,4 +1,4 @@
-"""Show dead letters and leases as rows of plain values. No I/O here."""
+"""Show what stands beside events as rows of plain values, with checksums. No I/O."""
 
 from __future__ import annotations
 
@@ -54,6 +54,16 @@ NOT_HELD: Final = Held(None, 0, 0)
 def row_crc(row: Sequence[object]) -> int:
     """Check a row whose speed does not matter, by all its values."""
     return crc32(_encode(row))
+
+
+def number_crc(name: str, number: int) -> int:
+    """Check a number that stands alone: a checkpoint's position, a log's head."""
+    return crc32(f"{name}/{number}".encode())
+
+
+def snapshot_crc(name: str, version: int, schema: int, state: bytes) -> int:
+    """Check a snapshot's row."""
+    return crc32(state, crc32(f"{name}/{version}/{schema}".encode()))
 
 
 def checked_row(what: str, name: str, row: Sequence[object], crc: object) -> None:

@@ -80,13 +80,3 @@ def damaged_row(
 
 def _stored(sums: Iterable[int]) -> list[int]:
     return list(map(sub, map(mod, sums, repeat(_PRIME)), repeat(_OFFSET)))
-
-
-def number_crc(name: str, number: int) -> int:
-    """Check a number that stands alone: a checkpoint's position."""
-    return crc32(f"{name}/{number}".encode())
-
-
-def snapshot_crc(name: str, version: int, schema: int, state: bytes) -> int:
-    """Check a snapshot's row."""
-    return crc32(state, crc32(f"{name}/{version}/{schema}".encode()))

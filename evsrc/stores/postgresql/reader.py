@@ -15,13 +15,10 @@ from ...core.codec import Codec, Envelope, opaque_codec
 from ...core.errors import CorruptionError, StoreError
 from ...core.event import E, Recorded, StreamName
 from ...core.expectation import AnyQuery, Query
-from ...core.snapshot import Snapshot
-from ...ports import START, Checkpoint, Loaded, Page
+from ...ports import START, Loaded, Page
 from .checks import (
     crcs,
     damaged_row,
-    number_crc,
-    snapshot_crc,
     stream_salt,
     type_salt,
 )
@@ -273,21 +270,6 @@ class Reader(Generic[E]):
         self.streams[key] = stream = StreamName(*key), stream_salt(*key)
         return stream
 
-    # Checkpoints and snapshots.
-
-    async def checkpoint(self, name: str) -> Checkpoint | None:
-        """Give a subscription's checkpoint."""
-        for position, crc in await self._fetch("checkpoint", name):
-            return Checkpoint(name, _checked_position(name, position, crc))
-        return None
-
-    async def snapshot(self, name: str) -> Snapshot[bytes] | None:
-        """Give a snapshot; None also if it is damaged."""
-        for version, schema, state, crc in await self._fetch("snapshot", name):
-            if crc == snapshot_crc(name, version, schema, state):
-                return Snapshot(state, version, schema)
-        return None
-
     # Everything.
 
     async def verify(self) -> tuple[str, ...]:
@@ -295,9 +277,7 @@ class Reader(Generic[E]):
         problems: list[str] = []
         for check in (
             self._verify_streams,
-            self._verify_checkpoints,
-            self._verify_snapshots,
-            self._verify_records,
+            self.records.verify,
             self._verify_log,
         ):
             try:
@@ -312,24 +292,6 @@ class Reader(Generic[E]):
             f"from {first} to {last}"
             for category, id, events, first, last in await self._fetch("torn_streams")
         ]
-
-    async def _verify_checkpoints(self) -> list[str]:
-        return [
-            f"the stored checkpoint {name!r} is damaged"
-            for name, position, crc in await self._fetch("checkpoints")
-            if crc != number_crc(name, position)
-        ]
-
-    async def _verify_snapshots(self) -> list[str]:
-        return [
-            f"the stored snapshot {name!r} is damaged"
-            for name, *stored, crc in await self._fetch("snapshots")
-            if crc != snapshot_crc(name, *stored)
-        ]
-
-    async def _verify_records(self) -> list[str]:
-        await self.records.verify()
-        return []
 
     async def _verify_log(self) -> list[str]:
         undecoded = Reader(
@@ -369,12 +331,6 @@ def _split(found: list[Any]) -> tuple[Any, list[Any]]:
     if at == len(found) or found[at][0] is None:
         raise CorruptionError("rows were found without their head")
     return found[at], found[:at] + found[at + 1 :]
-
-
-def _checked_position(name: str, position: int, crc: int) -> int:
-    if crc != number_crc(name, position):
-        raise CorruptionError(f"the stored checkpoint {name!r} is damaged")
-    return position
 
 
 def _check_complete(name: StreamName, found: int, expected: int) -> None:

@@ -1,4 +1,4 @@
-"""Keep dead letters and leases in the tables beside the events.
+"""Keep checkpoints, snapshots, dead letters and leases beside the events.
 
 Leases are timed by the server's clock alone.
 """
@@ -7,23 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
+from ...core.errors import CorruptionError
+from ...core.snapshot import Snapshot
 from ...ports import (
+    Checkpoint,
+    Checkpoints,
     DeadLetter,
     DeadLetters,
     DeadLetterStatus,
     Lease,
     Leases,
+    SaveCheckpoint,
     SaveDeadLetter,
+    SaveSnapshot,
+    Snapshots,
 )
 from ..rows import (
     NOT_HELD,
     Held,
     checked_row,
+    number_crc,
     pack_letter,
     row_crc,
+    snapshot_crc,
     time_of,
     unpack_letter,
 )
@@ -31,7 +40,14 @@ from .connections import Db, Server
 from .schema import Names
 
 T = TypeVar("T")
+Save: TypeAlias = Callable[[T], Awaitable[None]]
 
+_STATEMENTS: Final = (
+    *("checkpoint", "checkpoints", "delete_checkpoint"),
+    *("snapshot", "snapshots", "delete_snapshot"),
+    *("dead_letter", "dead_letters", "put_dead_letter", "delete_dead_letter"),
+    *("lease", "leases", "add_lease", "put_lease"),
+)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -40,18 +56,18 @@ class Records:
 
     def __init__(self, server: Server, names: Names) -> None:
         self.server = server
-        self.sql = {
-            name: names.sql(name)
-            for name in (
-                *("dead_letter", "dead_letters", "put_dead_letter"),
-                *("delete_dead_letter", "add_lease", "lease", "leases", "put_lease"),
-            )
-        }
+        self.sql = {name: names.sql(name) for name in _STATEMENTS}
 
-    def dead_letters(
-        self, save: Callable[[SaveDeadLetter], Awaitable[None]]
-    ) -> DeadLetters:
+    def checkpoints(self, save: Save[SaveCheckpoint]) -> Checkpoints:
         """Make the record of functions; *save* is the store's, which shares commits."""
+        return Checkpoints(self.checkpoint, save, self.delete_checkpoint)
+
+    def snapshots(self, save: Save[SaveSnapshot]) -> Snapshots:
+        """Make the record of functions."""
+        return Snapshots(self.snapshot, save, self.delete_snapshot)
+
+    def dead_letters(self, save: Save[SaveDeadLetter]) -> DeadLetters:
+        """Make the record of functions."""
         return DeadLetters(self.get, self.list, save, self.update, self.delete)
 
     def leases(self) -> Leases:
@@ -64,6 +80,9 @@ class Records:
         )
         return rows
 
+    async def _read(self, name: str, *arguments: Any) -> Sequence[Any]:
+        return await self.server.run(lambda db: self._fetch(db, name, *arguments))
+
     async def _transaction(
         self, work: Callable[[Db], Awaitable[T]], *, repeat: bool
     ) -> T:
@@ -73,15 +92,36 @@ class Records:
 
         return await self.server.run(run, repeat=repeat)
 
+    # Checkpoints and snapshots.
+
+    async def checkpoint(self, name: str) -> Checkpoint | None:
+        """Give a subscription's checkpoint."""
+        for position, crc in await self._read("checkpoint", name):
+            if crc != number_crc(name, position):
+                raise CorruptionError(f"the stored checkpoint {name!r} is damaged")
+            return Checkpoint(name, position)
+        return None
+
+    async def delete_checkpoint(self, name: str) -> None:
+        """Forget a checkpoint."""
+        await self._read("delete_checkpoint", name)
+
+    async def snapshot(self, name: str) -> Snapshot[bytes] | None:
+        """Give a snapshot; None also if it is damaged."""
+        for version, schema, state, crc in await self._read("snapshot", name):
+            if crc == snapshot_crc(name, version, schema, state):
+                return Snapshot(state, version, schema)
+        return None
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Forget a snapshot."""
+        await self._read("delete_snapshot", name)
+
     # Dead letters.
 
     async def get(self, subscription: str, event_id: UUID) -> DeadLetter | None:
         """Give a letter."""
-
-        async def read(db: Db) -> Sequence[Any]:
-            return await self._fetch(db, "dead_letter", subscription, event_id)
-
-        for row in await self.server.run(read):
+        for row in await self._read("dead_letter", subscription, event_id):
             return unpack_letter(row)
         return None
 
@@ -99,11 +139,8 @@ class Records:
         self, subscription: str | None, status: str | None, limit: int | None
     ) -> tuple[DeadLetter, ...]:
         """Give letters; *limit* None: all."""
-
-        async def read(db: Db) -> Sequence[Any]:
-            return await self._fetch(db, "dead_letters", subscription, status, limit)
-
-        return tuple(map(unpack_letter, await self.server.run(read)))
+        rows = await self._read("dead_letters", subscription, status, limit)
+        return tuple(map(unpack_letter, rows))
 
     async def update(self, letter: DeadLetter, was: DeadLetter) -> bool:
         """Replace *was* if it is still stored exactly so."""
@@ -181,16 +218,22 @@ class Records:
 
     # All of it.
 
-    async def verify(self) -> None:
-        """Check every dead letter and lease.
-
-        Raises:
-            CorruptionError: a row is damaged.
-        """
-
-        async def read(db: Db) -> Sequence[Any]:
-            return await self._fetch(db, "leases")
-
-        for name, *values, crc in await self.server.run(read):
-            checked_row("lease", name, (name, *values), crc)
-        await self.every(None, None, None)
+    async def verify(self) -> tuple[str, ...]:
+        """Check every row; say what is damaged (of letters and leases, one)."""
+        problems = [
+            f"the stored checkpoint {name!r} is damaged"
+            for name, position, crc in await self._read("checkpoints")
+            if crc != number_crc(name, position)
+        ]
+        problems += [
+            f"the stored snapshot {name!r} is damaged"
+            for name, *stored, crc in await self._read("snapshots")
+            if crc != snapshot_crc(name, *stored)
+        ]
+        try:
+            for name, *values, crc in await self._read("leases"):
+                checked_row("lease", name, (name, *values), crc)
+            await self.every(None, None, None)
+        except CorruptionError as error:
+            problems.append(str(error))
+        return tuple(problems)

@@ -7,7 +7,7 @@ while a call is in flight share the next one (group commit).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,13 +20,11 @@ from ...core.errors import EvsrcError, InvalidEventError, StoreUnavailableError
 from ...core.event import E
 from ...ports import (
     Also,
+    Append,
     Appended,
-    Checkpoints,
+    Changed,
     Conflict,
     EventStore,
-    SaveCheckpoint,
-    SaveSnapshot,
-    Snapshots,
     Write,
 )
 from ..commits import Commits, Job, encode_write
@@ -229,21 +227,32 @@ async def postgresql_store(
     def within(transaction: Any) -> EventStore[E]:
         return _within(transaction, server, names, encoder, writer)
 
-    return PostgreSQLStore(
-        append=appending.append,
+    made = _record(reader, appending.append, appending.save, appending.changed, close)
+    return PostgreSQLStore(**vars(made), within=within)
+
+
+def _record(
+    reader: Reader[E],
+    append: Append[E],
+    save: Callable[[Also], Awaitable[None]],
+    changed: Changed,
+    close: Callable[[], Awaitable[None]],
+) -> EventStore[E]:
+    records = reader.records
+    return EventStore(
+        append=append,
         read_stream=reader.read_stream,
         load_events=reader.load_events,
         read_all=reader.read_all,
         find=reader.find,
         head=reader.head,
-        changed=appending.changed,
-        checkpoints=_checkpoints(reader, server, names, appending.save),
-        snapshots=_snapshots(reader, server, names, appending.save),
-        dead_letters=reader.records.dead_letters(appending.save),
-        leases=reader.records.leases(),
+        changed=changed,
+        checkpoints=records.checkpoints(save),
+        snapshots=records.snapshots(save),
+        dead_letters=records.dead_letters(save),
+        leases=records.leases(),
         verify=reader.verify,
         close=close,
-        within=within,
     )
 
 
@@ -298,21 +307,7 @@ def _within(
     async def close() -> None:
         """Leave the transaction, and the store, as they are."""
 
-    return EventStore(
-        append=append,
-        read_stream=reader.read_stream,
-        load_events=reader.load_events,
-        read_all=reader.read_all,
-        find=reader.find,
-        head=reader.head,
-        changed=changed,
-        checkpoints=_checkpoints(reader, server, names, save),
-        snapshots=_snapshots(reader, server, names, save),
-        dead_letters=reader.records.dead_letters(save),
-        leases=reader.records.leases(),
-        verify=reader.verify,
-        close=close,
-    )
+    return _record(reader, append, save, changed, close)
 
 
 async def _server(
@@ -321,7 +316,7 @@ async def _server(
     timeout, patience = seconds
     lend: Callable[[], AbstractAsyncContextManager[Db]]
     if isinstance(source, str):
-        _check_room(options[0], 3)
+        _check_room(options[0], 3, "one listens and one appends")
         pool = await open_pool(source, options[0], seconds, options[1])
         lend, where = lend_from_pool(pool, timeout), place_of(source)
         kept = Kept(pool, lend)
@@ -334,7 +329,7 @@ async def _server(
             lend_again=kept.lend,
         )
     if isinstance(source, asyncpg.Pool):
-        _check_room(source.get_max_size(), 2)
+        _check_room(source.get_max_size(), 2, "one of them listens")
         lend = lend_from_pool(source, timeout)  # pyright: ignore[reportUnknownArgumentType]
         where = "the pool's database"
     elif callable(source):
@@ -347,12 +342,11 @@ async def _server(
     return Server(lend, where, timeout=timeout, patience=patience)
 
 
-def _check_room(connections: int, least: int) -> None:
+def _check_room(connections: int, least: int, busy: str) -> None:
     if connections < least:
         raise ValueError(
-            f"a store needs a pool of at least {least} connections, because one of "
-            f"them listens{' and one appends' * (least > 2)}; this one has "  # noqa: PLR2004
-            f"{connections}"
+            f"a store needs a pool of at least {least} connections, because {busy}; "
+            f"this one has {connections}"
         )
 
 
@@ -360,32 +354,3 @@ async def _refuse_loss(db: Db, where: str) -> None:
     for setting in ("synchronous_commit", "fsync"):
         if await db.fetchval("SELECT current_setting($1)", setting) == "off":
             raise StoreUnavailableError(LOSSY.format(where=where, setting=setting))
-
-
-def _checkpoints(
-    reader: Reader[Any],
-    server: Server,
-    names: Names,
-    save: Callable[[SaveCheckpoint], Any],
-) -> Checkpoints:
-    return Checkpoints(
-        reader.checkpoint, save, _deleting(server, names, "delete_checkpoint")
-    )
-
-
-def _snapshots(
-    reader: Reader[Any],
-    server: Server,
-    names: Names,
-    save: Callable[[SaveSnapshot], Any],
-) -> Snapshots:
-    return Snapshots(reader.snapshot, save, _deleting(server, names, "delete_snapshot"))
-
-
-def _deleting(server: Server, names: Names, file: str) -> Callable[[str], Any]:
-    statement = names.sql(file)
-
-    async def delete(name: str) -> None:
-        await server.run(lambda db: db.execute(statement, name, timeout=server.timeout))
-
-    return delete

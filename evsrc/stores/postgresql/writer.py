@@ -39,12 +39,10 @@ from ...ports import (
     SaveSnapshot,
 )
 from ..commits import EncodedWrite, Job, Verdict
-from ..rows import LETTER, pack_letter, row_crc
+from ..rows import LETTER, number_crc, pack_letter, row_crc, snapshot_crc
 from .checks import (
     content_sums,
-    number_crc,
     rest_sums,
-    snapshot_crc,
     stream_salt,
     type_salt,
 )
@@ -294,8 +292,7 @@ def packed_change(change: Also) -> Change:
         ValueError: a text in it cannot be stored.
     """
     kind, name, more = _packed(change)
-    row = more.pop("row", None)
-    packed = {"kind": kind, "name": name, **more, "row": row}
+    packed = {"kind": kind, "name": name, **more}
     if b"\\u0000" in _encode(packed):  # also sees to lone surrogates
         raise ValueError(f"a {kind} holds a NUL, which cannot be stored: {name!r}")
     return Change(change, packed)
@@ -312,14 +309,9 @@ def _packed(change: Also) -> tuple[str, str, dict[str, Any]]:
             return "snapshot", name, {"row": told | {"state": f"\\x{state.hex()}"}}
         case SaveDeadLetter(letter):
             values = pack_letter(letter)
-            columns = zip(LETTER, (*values, row_crc(values)), strict=True)
-            row: dict[str, Any] = dict(columns)
-            row = {
-                **row,
-                "event_id": letter.event_id,
-                "data": f"\\x{letter.data.hex()}",
-            }
-            return "dead letter", letter.subscription, {"row": row}
+            row = dict(zip(LETTER, (*values, row_crc(values)), strict=True))
+            text = {"event_id": letter.event_id, "data": f"\\x{letter.data.hex()}"}
+            return "dead letter", letter.subscription, {"row": row | text}
         case Fence(name, token):
             return "fence", name, {"token": token}
 

@@ -64,13 +64,3 @@ def event_seals(
     numbers = map(_pack, positions, streams, versions, types, times)
     parts = zip(numbers, ids, [meta or b"" for meta in metas], data, strict=True)
     return list(map(crc32, map(b"\0".join, parts)))
-
-
-def number_crc(name: str, number: int) -> int:
-    """Check a number that stands alone: the log's head, a checkpoint's position."""
-    return crc32(f"{name}/{number}".encode())
-
-
-def snapshot_crc(name: str, version: int, schema: int, state: bytes) -> int:
-    """Check a snapshot's row."""
-    return crc32(state, crc32(f"{name}/{version}/{schema}".encode()))

@@ -1,4 +1,4 @@
-"""Open an SQLite file for rows that may be lost: not for events."""
+"""Start aiosqlite connections, of the event store and of rows that may be lost."""
 
 from __future__ import annotations
 
@@ -14,6 +14,24 @@ from .errors import translated
 _BUSY: Final = timedelta(seconds=5).total_seconds()
 
 
+def unobtrusive(connection: aiosqlite.Connection) -> aiosqlite.Connection:
+    """Let a connection keep no process alive: Python waits for its thread at exit."""
+    worker: Any = getattr(connection, "_thread", connection)
+    worker.daemon = True
+    return connection
+
+
+async def start(connection: aiosqlite.Connection) -> None:
+    """Open a connection; if that fails, its thread has ended when this raises."""
+    try:
+        await connection
+    except sqlite3.Error:
+        # it ends by itself, but must not outlive the loop it reports to
+        worker: Any = getattr(connection, "_thread", connection)
+        await asyncio.to_thread(worker.join, 5)
+        raise
+
+
 async def connect(path: str) -> aiosqlite.Connection:
     """Open a file, or ":memory:", and commit every statement by itself.
 
@@ -21,15 +39,12 @@ async def connect(path: str) -> aiosqlite.Connection:
         StoreUnavailableError: it cannot be opened, such as a missing directory.
         SchemaError: it is no database.
     """
-    connection = aiosqlite.connect(path, isolation_level=None, timeout=_BUSY)
-    # aiosqlite waits for its threads at exit; a store nobody closed must not hang
-    worker: Any = getattr(connection, "_thread", connection)
-    worker.daemon = True
+    connection = unobtrusive(
+        aiosqlite.connect(path, isolation_level=None, timeout=_BUSY)
+    )
     try:
-        await connection
+        await start(connection)
     except sqlite3.Error as error:
-        # its thread ends by itself, but must not outlive the loop it reports to
-        await asyncio.to_thread(worker.join, 5)
         raise reported(error, path) from error
     try:
         if path != ":memory:":

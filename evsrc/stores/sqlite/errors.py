@@ -16,7 +16,8 @@ from ...core.errors import (
     StoreUnavailableError,
 )
 from ...core.event import StreamName
-from .checks import name_crc, number_crc, stream_crc
+from ..rows import number_crc
+from .checks import name_crc, stream_crc
 
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _CORRUPT: Final = {sqlite3.SQLITE_CORRUPT}

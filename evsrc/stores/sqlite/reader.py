@@ -18,7 +18,8 @@ from ...core.event import E, Recorded, StreamName
 from ...core.expectation import AnyQuery, Query
 from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
-from .checks import content_crc, event_seals, snapshot_crc
+from ..rows import snapshot_crc
+from .checks import content_crc, event_seals
 from .errors import checked_name, checked_stream
 from .records import verify_records
 from .sql import sql

@@ -38,6 +38,7 @@ from ...ports import (
 )
 from ..commits import Commits, Job, Verdict, encode_write
 from ..wakeup import Wakeup
+from .connect import start, unobtrusive
 from .errors import translated
 from .reader import Reader
 from .records import dead_letters, leases
@@ -60,23 +61,20 @@ class _Connection:
         self.busy_timeout = busy_timeout
         self.closed = False
         target = f"{Path(path).absolute().as_uri()}?mode=ro" if read_only else path
-        self.db = aiosqlite.connect(
-            target,
-            uri=read_only,
-            isolation_level=None,
-            cached_statements=64,
-            timeout=busy_timeout.total_seconds(),
+        self.db = unobtrusive(
+            aiosqlite.connect(
+                target,
+                uri=read_only,
+                isolation_level=None,
+                cached_statements=64,
+                timeout=busy_timeout.total_seconds(),
+            )
         )
-        # aiosqlite waits for its threads at exit; a store nobody closed must not hang
-        self.worker: Any = getattr(self.db, "_thread", self.db)
-        self.worker.daemon = True
 
     async def open(self, prepare: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            await self.db
+            await start(self.db)
         except sqlite3.Error as error:
-            # its thread ends by itself, but must not outlive the loop it reports to
-            await asyncio.to_thread(self.worker.join, 5)
             raise self.translated(error) from error
         try:
             return await self.run(lambda: prepare(self.db._conn))  # noqa: SLF001

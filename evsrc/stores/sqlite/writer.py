@@ -32,12 +32,11 @@ from ...ports import (
     SaveSnapshot,
 )
 from ..commits import EncodedWrite, Job, Verdict
+from ..rows import number_crc, snapshot_crc
 from .checks import (
     content_crc,
     event_seals,
     name_crc,
-    number_crc,
-    snapshot_crc,
     stream_crc,
     stream_key,
 )
