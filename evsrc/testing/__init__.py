@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .conformance import CODEC, Check, Fact, Note, store_checks
+    from .conformance import CODEC, Check, Fact, Marked, Note, Tagged
     from .databases import fresh_database
     from .servers import (
         PostgresNotFoundError,
@@ -17,15 +17,18 @@ if TYPE_CHECKING:
         find_postgres,
         start_postgres,
     )
+    from .suite import store_checks
 
 __all__ = [
     "CODEC",
     "Check",
     "Fact",
+    "Marked",
     "Note",
     "PostgresNotFoundError",
     "PostgresServer",
     "PostgresStartError",
+    "Tagged",
     "find_postgres",
     "fresh_database",
     "start_postgres",
@@ -39,6 +42,7 @@ _HOMES = {
     "find_postgres": ".servers",
     "fresh_database": ".databases",
     "start_postgres": ".servers",
+    "store_checks": ".suite",
 }
 
 
