@@ -59,21 +59,25 @@ def crcs(
 
 def damaged_row(
     salts: Iterable[int],
-    types: Iterable[int],
-    versions: Iterable[int],
     data: Iterable[bytes],
-    positions: Iterable[int],
-    times: Iterable[int],
     ids: Iterable[bytes],
     metas: Sequence[bytes | None],
+    versions: Iterable[int],
+    positions: Iterable[int],
+    times: Iterable[int],
     stored: Iterable[int],
 ) -> int | None:
-    """Hold events against the sum of crc and seal; give the first that differs."""
-    bytes = map(add, content_sums(salts, types, data), rest_sums(ids, metas))
-    numbers = map(mul, map(add, versions, positions), repeat(_FACTOR))
-    sums = map(add, map(add, bytes, numbers), times)
-    over = list(map(mod, map(sub, sums, stored), repeat(_PRIME)))
-    if set(over) == {_LOWERED}:
+    """Hold events against the sum of crc and seal; give the first that differs.
+
+    Each salt is that of a stream and that of a type together.
+    """
+    sums = map(add, map(crc32, data, salts), rest_sums(ids, metas))
+    numbers = zip(sums, versions, positions, times, stored, strict=True)
+    over = [  # in one expression: it is the numbers beyond 2**30 that cost
+        (bytes + (version + position) * _FACTOR + time - sum) % _PRIME
+        for bytes, version, position, time, sum in numbers
+    ]
+    if over.count(_LOWERED) == len(over):
         return None
     return next(n for n, each in enumerate(over) if each != _LOWERED)
 
