@@ -189,10 +189,8 @@ async def keeps_tags_apart_from_metadata(store: Store) -> None:
     log = await _history(store)
     assert all(r.metadata == NO_METADATA for r in log)
     known = Metadata(actor_id="ann", extra={"$tags": ["fake"], "a": 1})
-    new = [
-        NewEvent(Tagged(10, ("x",)), uuid4(), known),
-        NewEvent(Fact(1), uuid4(), known),
-    ]
+    given: tuple[Any, ...] = Tagged(10, ("x",)), Fact(1)
+    new = [NewEvent(event, uuid4(), known) for event in given]
     await store.append(Write(_A, new, ANY))
     *_, tagged, plain = await _all(store)
     assert tagged.metadata == plain.metadata == known
@@ -437,7 +435,7 @@ async def is_a_log_that_verifies_itself(store: Store) -> None:
         for turn in range(6):
             k = (n + turn) % 3
             last, head = await last_of(store, kinds[k])
-            claim = f"k{k}", f"last:{last}"
+            claim: tuple[str, ...] = f"k{k}", f"last:{last}"
             expected: Expected = AppendCondition(kinds[k], head)
             if turn % 3 == 2:
                 claim, expected = (f"k{k}",), ANY

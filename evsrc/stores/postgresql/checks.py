@@ -10,6 +10,7 @@ No I/O here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from itertools import repeat
 from operator import add, mod, mul, sub
 from typing import Final
@@ -29,6 +30,11 @@ def stream_salt(category: str, id: str) -> int:
 def type_salt(type: str) -> int:
     """Give the part of a checksum that is the same for one event type."""
     return crc32(b"type", crc32(type.encode()))
+
+
+def tag_key(tag: str) -> bytes:
+    """Give what a tag is indexed by: 128 bits, no two tags will ever share them."""
+    return sha256(tag.encode()).digest()[:16]
 
 
 def content_sums(

@@ -15,12 +15,13 @@ from uuid import UUID
 from ...core.codec import Codec, Envelope, opaque_codec
 from ...core.errors import CorruptionError, InvalidStreamError, StoreError
 from ...core.event import E, Recorded, StreamName
-from ...core.expectation import AnyQuery, Query
+from ...core.expectation import ALL, AnyQuery, Query
 from ...ports import START, Loaded, Page
 from .checks import crcs, damaged_row, stream_salt, type_salt
 from .columns import Columns, Learned, unpacked
 from .connections import Db, Server
 from .errors import is_too_large, translated
+from .queries import packed_items, scans
 from .records import Records
 from .schema import Names
 
@@ -127,10 +128,18 @@ class Reader(Generic[E]):
     # The log.
 
     async def read_all(
-        self, query: AnyQuery = "all", *, after: int = START, limit: int = 1000
+        self,
+        query: AnyQuery = "all",
+        *,
+        after: int = START,
+        limit: int = 1000,
+        backward: bool = False,
     ) -> Page[E]:
-        """Give a page of the log; it looks at no more than a window of positions."""
-        end = after + _WINDOW
+        """Give a page of the log; it scans no more than a window of positions."""
+        limit = max(limit, 0)
+        if backward:
+            return await self._read_backward(query, after, limit)
+        end = after + _WINDOW if scans(query) or query == ALL else _LAST
         if self.concurrent:
             head = self.watermark
             if after + limit < head:
@@ -157,16 +166,8 @@ class Reader(Generic[E]):
         final: int | None,
         server: Server | None = None,
     ) -> Page[E]:
-        limit = max(limit, 0)
-        asked = _columns(query) if isinstance(query, Query) else ()
-        name = "log_page_matching" if asked else "log_page"
-        try:
-            rows = await self._fetch(name, after, end, limit, *asked, server=server)
-        except StoreError as error:
-            if limit > 1 and is_too_large(error.__cause__):
-                return await self._page(query, after, end, limit // 2, final, server)
-            raise
-        head, found = _unpacked(rows[0])
+        bounds = after, end, limit
+        head, found, limit = await self._fetch_page(query, bounds, server=server)
         last = found.positions[-1] if found else head
         if final is None and last > head:
             raise CorruptionError(
@@ -177,11 +178,58 @@ class Reader(Generic[E]):
             return Page((), after, head)
         end = min(end, head)
         events = self._recorded(found) if found else ()
-        if final is None and not asked:
+        if final is None and query == ALL:
             positions = found.positions if found else ()
             _check_dense(positions, after, min(end, after + limit))
         reached = last if len(events) == limit else end
         return Page(events, reached, head)
+
+    async def _read_backward(self, query: AnyQuery, before: int, limit: int) -> Page[E]:
+        """Give a page of the log before a position (START: its end), newest first."""
+        last = before - 1 if before else _LAST
+        known = await self.head() if self.concurrent or scans(query) else _LAST
+        if self.concurrent:
+            last = min(last, known)
+        start = max(min(last, known) - _WINDOW, START) if scans(query) else START
+        bounds = start, last, limit
+        head, found, limit = await self._fetch_page(query, bounds, backward=True)
+        head = known if self.concurrent else head
+        if limit == 0:
+            return Page((), before, head)
+        events = self._recorded(found) if found else ()
+        if query == ALL and not self.concurrent:
+            positions = found.positions[::-1] if found else ()
+            last = min(last, head)
+            _check_dense(positions, max(last - limit, START), last)
+        reached = start + 1 if start else START
+        if events and len(events) == limit:
+            reached = events[-1].position
+        return Page(events, reached, head)
+
+    async def _fetch_page(
+        self,
+        query: AnyQuery,
+        bounds: tuple[int, int, int],
+        *,
+        backward: bool = False,
+        server: Server | None = None,
+    ) -> tuple[int, Columns | None, int]:
+        """Give head, events, limit: a lower one, if the page is too large to send."""
+        name, asked = "log_page", tuple[Any, ...]()
+        if backward or (isinstance(query, Query) and any(i.tags for i in query.items)):
+            name, asked = "log_page_at", (backward, packed_items(query))
+        elif isinstance(query, Query):
+            name, asked = "log_page_matching", _columns(query)
+        after, end, limit = bounds
+        while True:
+            try:
+                rows = await self._fetch(name, after, end, limit, *asked, server=server)
+            except StoreError as error:
+                if limit <= 1 or not is_too_large(error.__cause__):
+                    raise
+                limit //= 2
+            else:
+                return *_unpacked(rows[0]), limit
 
     async def head(self) -> int:
         """Give the last position that a reader can have reached."""
@@ -234,6 +282,7 @@ class Reader(Generic[E]):
         problems: list[str] = []
         for check in (
             self._verify_streams,
+            self._verify_tags,
             self.records.verify,
             self._verify_log,
         ):
@@ -248,6 +297,12 @@ class Reader(Generic[E]):
             f"stream '{StreamName(category, id)}' has {events} events, with versions "
             f"from {first} to {last}"
             for category, id, events, first, last in await self._fetch("torn_streams")
+        ]
+
+    async def _verify_tags(self) -> list[str]:
+        return [
+            f"the index of tags is damaged where it has position {position}"
+            for (position,) in await self._fetch("wrong_tags")
         ]
 
     async def _verify_log(self) -> list[str]:
