@@ -11,7 +11,7 @@ from ..core.decider import Decider, decided, fold
 from ..core.errors import OptimisticLockError
 from ..core.event import NO_METADATA, E, Metadata, NewEvent, StreamName
 from ..core.snapshot import Snapshot, Snapshotting, restored
-from ..ports import Also, Conflict, EventStore, SaveSnapshot, Write
+from ..ports import Also, Appended, EventStore, SaveSnapshot, Write
 from .cache import StateCache
 from .ids import new_event
 
@@ -92,7 +92,7 @@ async def transact(
             if snapshots is None
             else _due(snapshots, stream, after, version, end),
         )
-        if not isinstance(outcome, Conflict):
+        if isinstance(outcome, Appended):
             if outcome.repeated:  # it was recorded before, perhaps on another state
                 after, end = await _tail(store, decider, stream, decider.initial, 0)
             if cache is not None:
