@@ -112,8 +112,9 @@ class Reader(Generic[E]):
             end = min(head, after + _WINDOW)
             if isinstance(query, Query):
                 rows = self._matching(query, after, end, limit)
-                positions: Sequence[int] = [row[0] for row in rows]
-                columns = list(zip(*rows, strict=True))[1:]
+                if not rows:
+                    return Page((), end, head)
+                positions, *columns = zip(*rows, strict=True)
             else:
                 count = min(end - after, limit)
                 rows = self.db.execute(sql("log_page"), (after, end, count)).fetchall()
@@ -122,13 +123,12 @@ class Reader(Generic[E]):
                         f"positions {after + 1} to {after + count} of the log are not "
                         "all there"
                     )
-                positions = range(after + 1, after + 1 + count)
+                positions = tuple(range(after + 1, after + 1 + count))
                 columns = list(zip(*rows, strict=True))
-            if not rows:
-                return Page((), end, head)
+            del rows  # or the collector walks through them with every page
             self._learn_streams(columns[0])
         events = self._recorded(positions, *columns)
-        reached = positions[-1] if len(rows) == limit else end
+        reached = positions[-1] if len(positions) == limit else end
         return Page(events, reached, head)
 
     def _matching(
