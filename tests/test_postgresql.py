@@ -592,6 +592,26 @@ def scans_whole_log(plan: Any) -> bool:
     return here or any(map(scans_whole_log, plan.values()))
 
 
+@pytest.mark.soak  # more than a gigabyte
+@pytest.mark.timeout(300)
+async def test_a_page_that_is_too_large_comes_in_pieces(
+    evsrc_postgres_database: str,
+) -> None:
+    """What the server cannot send as one page is read as several."""
+    size = 360 * 2**20
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        for _ in range(3):
+            note = NewEvent(Note("x" * size), uuid4())
+            await store.append(Write(STREAM, [note], ANY))
+        lengths: list[int] = []
+        after, head = 0, 1
+        while after < head:
+            page = await store.read_all(after=after)
+            lengths += [len(recorded.event.text) for recorded in page.events]
+            after, head = page.reached, page.head
+    assert lengths == [size] * 3
+
+
 # A replica.
 
 

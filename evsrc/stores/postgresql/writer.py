@@ -201,8 +201,7 @@ class Writer:
         timeout = self.server.timeout
 
         async def call(db: Db) -> list[Verdict] | None:
-            row = await db.fetchrow(self.each, *arguments, timeout=timeout)
-            versions, base = row
+            versions, base = await db.fetchrow(self.each, *arguments, timeout=timeout)
             if base is None:
                 return None
             self.head = max(self.head, base + len(writes))
@@ -228,10 +227,9 @@ class Writer:
             category, name = write.stream.category, write.stream.id
             crc = crc32(data, stream_salt(category, name) + self.salt_of(type))
             seal = crc32(meta or b"", crc32(id))
-            sums = crc, seal
+            uuid = pgproto.UUID(id)  # sooner made than the standard library's
             where = category, name, _number(write.expected)
-            # sooner made than the standard library's
-            found.append((*where, pgproto.UUID(id), type, meta, data, *sums))
+            found.append((*where, uuid, type, meta, data, crc, seal))
         return found
 
     async def call(
