@@ -181,6 +181,11 @@ async def _fold_query(
 ) -> tuple[S, int]:
     """Fold what a model's query finds after a position; give where the log ends."""
     evolve = model.evolve
+    if model.newest:
+        page = await store.read_all(model.query, limit=1, backward=True)
+        for found in page.events:
+            state = evolve(model.initial, found)
+        return state, page.head
     while True:
         page = await store.read_all(model.query, after=after)
         for found in page.events:
