@@ -81,7 +81,7 @@ def token_of(command: Command) -> DecisionModel[Token | None, Event]:
         None,
         {
             SignUpStarted: lambda _, event: Token(event.at),
-            SignUpConfirmed: lambda token, _: Token(token.since, used=True),
+            SignUpConfirmed: lambda token, _: token and Token(token.since, used=True),
         },
         tags=tags_of(command),
     )

@@ -18,6 +18,8 @@ from .event import E, Recorded
 from .expectation import AnyQuery, Query, any_of, matches
 
 S = TypeVar("S")
+S2 = TypeVar("S2")
+E2 = TypeVar("E2")
 C = TypeVar("C")
 K = TypeVar("K")
 
@@ -40,33 +42,36 @@ class DecisionModel(Generic[S, E]):
     evolve: Callable[[S, Recorded[E]], S]
     newest: bool = False
 
-    @classmethod
+    # with type variables of their own: checkers leave those of the class unsolved
+
+    @staticmethod
     def of(
-        cls,
         query: AnyQuery,
-        initial: S,
-        evolve: Callable[[S, E], S],
+        initial: S2,
+        evolve: Callable[[S2, E2], S2],
         *,
         newest: bool = False,
-    ) -> DecisionModel[S, E]:
+    ) -> DecisionModel[S2, E2]:
         """Make a model whose step needs the events alone, not where they are.
 
         >>> DecisionModel.of(Query.of(tags=["seat:1A"]), 0, lambda n, _: n + 1).initial
         0
         """
-        step: Callable[[S, Recorded[E]], S] = lambda s, found: evolve(s, found.event)  # noqa: E731
-        return cls(query, initial, step, newest)
 
-    @classmethod
+        def step(state: S2, found: Recorded[E2]) -> S2:
+            return evolve(state, found.event)
+
+        return DecisionModel(query, initial, step, newest)
+
+    @staticmethod
     def handling(
-        cls,
-        codec: Codec[E],
-        initial: S,
-        steps: Mapping[type[Any], Callable[[S, Any], S]],
+        codec: Codec[E2],
+        initial: S2,
+        steps: Mapping[type[Any], Callable[[S2, Any], S2]],
         *,
         tags: Iterable[str] = (),
         newest: bool = False,
-    ) -> DecisionModel[S, E]:
+    ) -> DecisionModel[S2, E2]:
         """Make a model from one step for each class of events that it is about.
 
         The query asks for just those types, under each name that they are stored by,
@@ -86,16 +91,15 @@ class DecisionModel(Generic[S, E]):
         if not steps:
             raise InvalidQueryError("a model without steps handles no event")
         known = set(codec.types.values())
-        for step in steps:
-            if step not in known:
-                raise EventTypeNotFoundError(step.__qualname__, codec.types)
-        types = [name for name, kind in codec.types.items() if kind in steps]
-        return cls.of(
-            Query.of(types=types, tags=tags),
-            initial,
-            lambda state, event: steps[type(event)](state, event),
-            newest=newest,
-        )
+        for handled in steps:
+            if handled not in known:
+                raise EventTypeNotFoundError(handled.__qualname__, codec.types)
+        types = [name for name, stored in codec.types.items() if stored in steps]
+
+        def step(state: S2, found: Recorded[E2]) -> S2:
+            return steps[type(found.event)](state, found.event)
+
+        return DecisionModel(Query.of(types=types, tags=tags), initial, step, newest)
 
 
 def compose(
@@ -118,8 +122,9 @@ def compose(
             states[name] = part.evolve(states[name], found)
         return state(**states)
 
+    query = _query_of(parts)
     initial = state(**{name: part.initial for name, part in parts.items()})
-    return DecisionModel(_query_of(parts), initial, evolve)
+    return DecisionModel(query, initial, evolve)
 
 
 def compose_map(
