@@ -106,7 +106,7 @@ async def test_values_that_json_cannot_hold_are_refused(
 async def test_unknown_event_classes_are_refused(store: EventStore[Any]) -> None:
     """The error names the class, and what is known."""
     with pytest.raises(
-        EventTypeNotFoundError, match="'Parts' is not registered.*fact, note"
+        EventTypeNotFoundError, match="'Parts' is not registered.*fact, marked, note"
     ):
         await store.append(Write(STREAM, [new(Parts())], ANY))
     assert await store.head() == 0
@@ -228,7 +228,7 @@ async def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
         db.execute("INSERT INTO evsrc_schema VALUES (99, 0)")
         db.commit()
     with pytest.raises(
-        SchemaError, match="schema version 99, this evsrc knows up to 2"
+        SchemaError, match="schema version 99, this evsrc knows up to 3"
     ):
         await sqlite_store(path, CODEC)
 

@@ -28,6 +28,7 @@ from evsrc import (
     Metadata,
     NewEvent,
     OptimisticLockError,
+    Page,
     Query,
     QueryDecider,
     QueryItem,
@@ -381,7 +382,7 @@ def test_a_map_of_models_keeps_them_apart() -> None:
 # Deciding.
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "sqlite", "sqlite-memory"])
 def back_end(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -509,6 +510,24 @@ async def test_a_model_of_the_newest_event_reads_no_other(log: Store) -> None:
     assert (done.events, done.attempts) == ((Joined("-cd", "x"),), 2)
     assert [count for _, count in reads] == [1, 1]
     assert await query(log, newest("")) == ("--cd", await log.head())
+
+
+async def test_the_newest_event_may_be_some_pages_away(log: Store) -> None:
+    """A page that has no event is not the beginning of the log."""
+    await put(log, Joined("a", "x"), Left("a", "x"), Left("b", "x"))
+    _, head = await query(log, members("c:x"))
+
+    async def read_all(asked: Any = ALL, *, after: int = 0, **how: Any) -> Any:
+        page = await log.read_all(ALL, after=after, **how)
+        fitting = [r for r in page.events if matches(asked, "", r.type, r.tags)]
+        return Page(tuple(fitting), page.reached, head if after == 0 else 0)
+
+    short = replace(log, read_all=read_all)
+    steps: dict[Any, Callable[[str, Any], str]] = {Joined: lambda _, e: e.student}
+    newest = DecisionModel.handling(CODEC, "-", steps, newest=True)
+    assert await query(short, newest) == ("a", head)
+    none = DecisionModel.handling(CODEC, "-", steps, tags=["c:z"], newest=True)
+    assert await query(short, none) == ("-", head)
 
 
 async def test_a_query_decider_keeps_no_state(log: Store) -> None:

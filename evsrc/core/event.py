@@ -136,6 +136,17 @@ def without_tags(metadata: bytes | None) -> bytes | None:
     return own[:-1] + b"}" if own.endswith(b",") else None
 
 
+def stored_tags(metadata: bytes | None) -> frozenset[str]:
+    """Give the tags in stored metadata.
+
+    >>> sorted(stored_tags(b'{"$tags":["vip","eu"]}'))
+    ['eu', 'vip']
+    """
+    if metadata is None or b'"$tags":' not in metadata:
+        return NO_TAGS
+    return _decode_tags(metadata).tags
+
+
 def checked_tags(type: str, tags: Iterable[str]) -> frozenset[str]:
     """Give an event's tags as a set.
 
@@ -236,7 +247,7 @@ class Recorded(Struct, Generic[E], frozen=True, gc=False):
         """What the event was tagged with when it was recorded."""
         stored = self._metadata
         if isinstance(stored, bytes):
-            return _decode_tags(stored).tags if b'"$tags":' in stored else NO_TAGS
+            return stored_tags(stored)
         return self._tags
 
     @property

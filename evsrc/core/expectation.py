@@ -81,8 +81,8 @@ class QueryItem(Struct, frozen=True):
         if not self.categories and not self.types and not self.tags:
             raise InvalidQueryError("a query item restricts nothing; use ALL")
         for field in self.__struct_fields__:
-            names: Any = getattr(self, field)
-            if type(names) is not frozenset or {type(n) for n in names} - {str}:
+            names: frozenset[Any] = getattr(self, field)
+            if type(names) is not frozenset or set(map(type, names)) - {str}:
                 raise InvalidQueryError(
                     f"a query item's {field} are a frozenset of str, not {names!r}"
                 )
