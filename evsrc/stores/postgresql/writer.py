@@ -6,7 +6,7 @@ events that are there already, by their ids, are a success.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -24,8 +24,8 @@ from ...core.errors import (
     EvsrcError,
     LeaseLostError,
 )
-from ...core.event import StreamName
-from ...core.expectation import Expect, Expected
+from ...core.event import NO_TAGS, StreamName
+from ...core.expectation import AppendCondition, Expect, Expected
 from ...core.snapshot import Snapshot
 from ...ports import (
     START,
@@ -44,16 +44,18 @@ from .checks import (
     content_sums,
     rest_sums,
     stream_salt,
+    tag_key,
     type_salt,
 )
 from .connections import Again, Db, Server
 from .errors import concerns_one_job, is_an_answer, may_be_repeated, translated
+from .queries import packed_conditions, packed_items
 from .schema import Names
 
 T = TypeVar("T")
 
 _EXPECTED: Final = {Expect.ANY: -1, Expect.NO_STREAM: 0, Expect.STREAM_EXISTS: -2}
-_APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CHECKPOINT, _LEASE = range(6)
+_APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CHECKPOINT, _LEASE, _CONDITION = range(7)
 _RACES: Final = 50
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -177,10 +179,16 @@ class Writer:
             write.data,
         )
         salt = stream_salt(name.category, name.id) + self.salt_of(type)
+        expected, tags = write.expected, write.tags
+        condition: tuple[int | None, str | None] = None, None
+        if isinstance(expected, AppendCondition):
+            condition = expected.after, packed_items(expected.query)
         arguments = (
-            *(self.lossy, self.wait, name.category, name.id, _number(write.expected)),
+            *(self.lossy, self.wait, name.category, name.id, _number(expected)),
             *(pgproto.UUID(id), type, meta, data, crc32(data, salt)),
             crc32(meta or b"", crc32(id)),
+            None if tags is None else _tag_keys(tags[0]),
+            *condition,
         )
 
         async def call(db: Db) -> list[Verdict] | None:
@@ -267,12 +275,39 @@ class Writer:
             data,
             crcs,
             seals,
+            *_tag_columns(writes),
+            packed_conditions(jobs),
             _encode(also).decode() if also else None,
         )
 
 
 def _number(expected: Expected) -> int:
+    if isinstance(expected, AppendCondition):
+        expected = expected.version
     return expected if isinstance(expected, int) else _EXPECTED[expected]
+
+
+def _tag_keys(tags: Iterable[str]) -> list[pgproto.UUID]:
+    return [pgproto.UUID(tag_key(tag)) for tag in tags]
+
+
+def _tag_columns(writes: Sequence[tuple[int, EncodedWrite]]) -> tuple[Any, ...]:
+    """Give events' numbers, types and tags; nothing if no event has tags."""
+    if all(write.tags is None for _, write in writes):
+        return None, None, None
+    numbers: list[int] = []
+    types: list[str] = []
+    keys: list[pgproto.UUID] = []
+    number = 0
+    for _, write in writes:
+        for type, tags in zip(
+            write.types, write.tags or repeat(NO_TAGS, len(write.ids)), strict=True
+        ):
+            number += 1
+            numbers += [number] * len(tags)
+            types += [type] * len(tags)
+            keys += _tag_keys(tags)
+    return numbers, types, keys
 
 
 class Change(NamedTuple):
@@ -342,10 +377,13 @@ def _verdicts(jobs: Sequence[Job], row: Any) -> list[Verdict]:
 def _refusal(
     jobs: Sequence[Job], job: Job, status: int, about: int | None, told: str | None
 ) -> Verdict:
-    if status == _CONFLICT and about and told:
+    if status in (_CONFLICT, _CONDITION) and about and told:
         writes = [write for each in jobs for write in each.writes]
         write = writes[about - 1]
-        return Conflict(write.stream, write.expected, int(told))
+        expected = write.expected
+        if status == _CONFLICT and isinstance(expected, AppendCondition):
+            expected = expected.version
+        return Conflict(write.stream, expected, int(told))
     if status == _DUPLICATE and told:
         return DuplicateEventError(told, _stream_of(job, UUID(told)))
     return _refused_change([change.also for change in job.also], status, told)

@@ -118,7 +118,7 @@ class Reader(Generic[E]):
                 rows = self.db.execute(sql("log_page"), (after, end, count)).fetchall()
                 _check_dense(len(rows), after + 1, after + count)
                 positions: Sequence[int] = range(after + 1, after + 1 + count)
-                columns = list(zip(*rows, strict=True))
+                columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
             else:
                 positions, columns = self._found(asked, after, end, limit)
             if not positions:
@@ -144,7 +144,7 @@ class Reader(Generic[E]):
                 rows = self.db.execute(sql("log_page_backward"), bounds).fetchall()
                 _check_dense(len(rows), last - count + 1, last)
                 positions: Sequence[int] = range(last, last - count, -1)
-                columns = list(zip(*rows, strict=True))
+                columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
             else:
                 positions, columns = self._found(
                     asked, start, last, limit, backward=True

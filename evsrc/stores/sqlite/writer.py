@@ -247,9 +247,9 @@ class Writer:
         else:
             self.db.executemany(sql("put_event"), rows)
         if write.tags is not None:
-            placed = zip(write.tags, types, positions, strict=True)
-            keys = {(tag_key(tag), t, p) for tags, t, p in placed for tag in tags}
-            self.db.executemany(sql("put_tag"), keys)
+            tagged = zip(write.tags, types, positions, strict=True)
+            index = {(tag_key(tag), t, p) for tags, t, p in tagged for tag in tags}
+            self.db.executemany(sql("put_tag"), index)
         stream.content = content_crc(types, data, stream.content)
         stream.version += count
         flight.head += count
