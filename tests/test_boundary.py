@@ -382,11 +382,6 @@ def test_a_map_of_models_keeps_them_apart() -> None:
 # Deciding.
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite-memory"])
-def back_end(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 @pytest.fixture
 async def log(open_store: OpenStore) -> AsyncIterator[Store]:
     opened = await open_store(CODEC)

@@ -388,11 +388,6 @@ def test_a_used_token_places_nothing() -> None:
 # The same decisions on stores, many at once.
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite-memory"])
-def back_end(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 async def together(
     store: EventStoreRecord[Any],
     decider: QueryDecider[Any, Any, Any],

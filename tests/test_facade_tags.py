@@ -61,10 +61,7 @@ class Labelled(DomainEvent):
         return self.labels  # type: ignore[no-any-return]
 
 
-BACK_ENDS = ["memory", "sqlite"]  # those that find events by tag
-
-
-@pytest.fixture(params=BACK_ENDS)
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[EventStore]:
