@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 from msgspec import Struct
 
@@ -87,6 +88,21 @@ async def test_wrong_field_types_are_refused_with_their_path(
         with pytest.raises(InvalidEventError, match=message):
             await store.append(Write(STREAM, [new(Parts()), new(event)], ANY))
         assert await store.head() == 0
+
+
+@pytest.mark.parametrize("field", ["plain", "class", "größe", "\ufb01eld"])
+async def test_any_name_of_a_field_is_checked_on_every_append(
+    open_store: OpenStore, field: str
+) -> None:
+    """Also one that Python's source could not spell; also after a good event."""
+    kind = msgspec.defstruct("Odd", [(field, int)], frozen=True)
+    codec: Any = json_codec({"odd": kind})
+    async with await open_store(codec) as store:
+        for number in range(3):
+            await store.append(Write(STREAM, [new(kind(number))], ANY))
+        with pytest.raises(InvalidEventError, match=rf"Expected `int`.*\$.{field}"):
+            await store.append(Write(STREAM, [new(kind("1"))], ANY))
+        assert await store.head() == 3
 
 
 @pytest.mark.parametrize(

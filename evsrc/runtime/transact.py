@@ -13,7 +13,7 @@ from ..core.errors import OptimisticLockError
 from ..core.event import NO_METADATA, E, Metadata, NewEvent, StreamName
 from ..core.expectation import AppendCondition
 from ..core.snapshot import Snapshot, Snapshotting, restored
-from ..ports import START, Also, Conflict, EventStore, SaveSnapshot, Write
+from ..ports import START, Also, Appended, EventStore, SaveSnapshot, Write
 from .cache import StateCache
 from .ids import new_event
 
@@ -131,7 +131,7 @@ async def transact(  # noqa: C901 - a further call would cost as much as a branc
             if snapshots is None
             else _due(snapshots, stream, after, version, end),
         )
-        if not isinstance(outcome, Conflict):
+        if isinstance(outcome, Appended):
             if outcome.repeated:  # it was recorded before, perhaps on another state
                 after, end = await _tail(store, decider, stream, decider.initial, 0)
             if cache is not None:
@@ -166,7 +166,7 @@ async def _transact_query(
         outcome = await store.append(
             Write(stream, [envelop(e, metadata) for e in events], condition)
         )
-        if not isinstance(outcome, Conflict):
+        if isinstance(outcome, Appended):
             return Decided(state, outcome.version, events, outcome.position, attempt)
         if attempt == attempts:
             raise OptimisticLockError(

@@ -89,17 +89,20 @@ class _Memory(Generic[E]):
         """Add the events of *write*; None: an id is taken, nothing was added."""
         stream, expected, name = write.stream, write.expected, self.codec.name
         tags_of = self.codec.tags
-        streams = self.streams[stream.category]
+        ids, log, streams = self.ids, self.log, self.streams[stream.category]
         known = streams.get(stream.id)
-        before, position = len(known) if known else 0, len(self.log)
+        before, position = len(known) if known else 0, len(log)
         version, first, at = before, position + 1, time_ns() // 1000
         fresh: dict[int, Recorded[E]] = {}
+        taken = False
         for new in write.events:
             version += 1
             position += 1
             event, id = new.event, new._id  # noqa: SLF001 - a property costs a call
             if not isinstance(id, int):
                 id = id.int
+            if id in ids:
+                taken = True
             fresh[id] = Recorded(
                 event, name(event), stream, version, position, id, new.metadata, at
             )
@@ -109,14 +112,15 @@ class _Memory(Generic[E]):
             conflict = self.conflict(write, before)
             if conflict is not None:
                 return conflict
-        if len(fresh) < version - before or not self.ids.keys().isdisjoint(fresh):
+        if taken or len(fresh) < version - before:
             return None
-        self.ids |= fresh
-        self.log += fresh.values()
+        ids |= fresh
+        added = list(fresh.values())
+        log += added
         if known:
-            known += fresh.values()
+            known += added
         else:
-            streams[stream.id] = list(fresh.values())
+            streams[stream.id] = added
         self.wakeup.advance(position)
         return Appended((Placed(stream, version, first, position),))
 
@@ -233,8 +237,9 @@ class _Memory(Generic[E]):
         return Page(events, reached, len(recorded))
 
     async def load_events(self, stream: StreamName, *, after: int = 0) -> Loaded[E]:
-        self.check_open()
-        recorded = self.stream(stream)
+        if self.closed:
+            self.check_open()
+        recorded = self.streams[stream.category].get(stream.id, ())
         tail = recorded[after:] if after else recorded
         return Loaded([each.event for each in tail], len(recorded))
 

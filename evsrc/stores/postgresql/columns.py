@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import unpack
+from struct import iter_unpack, unpack
 from typing import Any, Final, NamedTuple
 
 from ...core.event import StreamName
@@ -29,7 +29,8 @@ def unpacked(page: Sequence[Any]) -> Columns:
     """Unpack a page that came as one value a column.
 
     Raises:
-        struct.error, AttributeError: an event has lost a value.
+        struct.error, AttributeError: an event has lost a value. (An id that is missing
+            is noticed when the columns are put together.)
     """
     positions, versions, times, sums, ids, keys, metas, data = page
     integers = f">{len(data)}q"
@@ -38,7 +39,7 @@ def unpacked(page: Sequence[Any]) -> Columns:
         unpack(integers, versions),
         unpack(integers, times),
         unpack(integers, sums),
-        unpack("16s" * len(data), ids),
+        [id for (id,) in iter_unpack("16s", ids)],
         keys.split(b"\xff"),
         metas,
         data,

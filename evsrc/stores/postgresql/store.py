@@ -6,7 +6,6 @@ while a call is in flight share the next one (group commit).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -119,15 +118,10 @@ class _Appending(Generic[E]):
         return verdicts
 
     async def changed(self, position: int, *, timeout: timedelta) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout.total_seconds()
         wakeup = self.notices.wakeup
-        while wakeup.head <= position and not self.commits.closing:
-            left = deadline - loop.time()
-            if left <= 0:
-                return
+        if wakeup.head <= position and not self.commits.closing:
             self.notices.waiting()
-            await wakeup.wait(position, timedelta(seconds=left))
+            await wakeup.wait(position, timeout)
 
     async def close(self) -> None:
         await self.commits.close()

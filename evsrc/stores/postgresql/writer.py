@@ -84,7 +84,8 @@ class Writer:
         # transaction of the caller has his own limit.
         self.wait = int(server.timeout * 800) if alone else 0
         self.statement = names.sql("append")
-        self.short = names.sql("append_one")
+        self.one = names.sql("append_one")
+        self.each = names.sql("append_each")
         self.concurrent = concurrent
         self.lossy = lossy
         self.salts: dict[str, int] = {}
@@ -99,8 +100,9 @@ class Writer:
         """
         first = _Sent()
         try:
-            if len(jobs) == 1 and (write := self.lone_event(jobs[0])):
-                done = await self._sent(first, self.short_call(write))
+            if writes := self.lone_events(jobs):
+                short = self.one_call if len(writes) == 1 else self.each_call
+                done = await self._sent(first, short(writes))
                 if done is not None:
                     return done
             if not _share_ids(jobs):  # such a job has to see the events of the other
@@ -163,45 +165,82 @@ class Writer:
                     raise AppendOutcomeUnknownError(self.server.where) from error
                 self.server.fail(error)
 
-    def lone_event(self, job: Job) -> EncodedWrite | None:
-        """Give the write of a job that the short function can take."""
-        short = job.events == len(job.writes) == 1 and not job.also
-        return job.writes[0] if short and not self.concurrent else None
+    def lone_events(self, jobs: Sequence[Job]) -> Sequence[EncodedWrite]:
+        """Give the writes of jobs that the short functions can take, or none."""
+        if self.concurrent:
+            return ()
+        writes = [
+            job.writes[0]
+            for job in jobs
+            if job.events == len(job.writes) == 1 and not job.also
+        ]
+        if len(jobs) > 1 and any(map(_needs_index, writes)):
+            return ()
+        apart = len({write.stream for write in writes}) == len(jobs)
+        return writes if apart else ()
 
-    def short_call(
-        self, write: EncodedWrite
+    def one_call(
+        self, writes: Sequence[EncodedWrite]
     ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
         """Make the call for one event; it gives None if it has to be looked at."""
-        name, timeout = write.stream, self.server.timeout
-        (id,), (type,), (meta,), (data,) = (
-            write.ids,
-            write.types,
-            write.metas,
-            write.data,
-        )
-        salt = stream_salt(name.category, name.id) + self.salt_of(type)
+        (values,) = self.values(writes)
+        (write,) = writes
         expected, tags = write.expected, write.tags
         condition: tuple[int | None, str | None] = None, None
         if isinstance(expected, AppendCondition):
             condition = expected.after, packed_items(expected.query)
-        arguments = (
-            *(self.lossy, self.wait, name.category, name.id, _number(expected)),
-            *(pgproto.UUID(id), type, meta, data, crc32(data, salt)),
-            crc32(meta or b"", crc32(id)),
-            None if tags is None else _tag_keys(tags[0]),
-            *condition,
-        )
+        keys = None if tags is None else _tag_keys(tags[0])
+        arguments = self.lossy, self.wait, *values, keys, *condition
+        timeout = self.server.timeout
 
         async def call(db: Db) -> list[Verdict] | None:
-            version, position = await db.fetchrow(
-                self.short, *arguments, timeout=timeout
-            )
+            version, position = await db.fetchrow(self.one, *arguments, timeout=timeout)
             if position is None:
                 return None
             self.head = max(self.head, position)
-            return [Appended((Placed(name, version, position, position),))]
+            return [Appended((Placed(write.stream, version, position, position),))]
 
         return call
+
+    def each_call(
+        self, writes: Sequence[EncodedWrite]
+    ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
+        """Make the call for many events; None: they have to be looked at."""
+        columns = zip(*self.values(writes), strict=True)
+        arguments = self.lossy, self.wait, *columns
+        timeout = self.server.timeout
+
+        async def call(db: Db) -> list[Verdict] | None:
+            versions, base = await db.fetchrow(self.each, *arguments, timeout=timeout)
+            if base is None:
+                return None
+            self.head = max(self.head, base + len(writes))
+            return [
+                Appended((Placed(write.stream, version, position, position),))
+                for position, (write, version) in enumerate(
+                    zip(writes, versions, strict=True), base + 1
+                )
+            ]
+
+        return call
+
+    def values(self, writes: Sequence[EncodedWrite]) -> list[tuple[Any, ...]]:
+        """Give writes of one event as the short functions take them."""
+        found: list[tuple[Any, ...]] = []
+        for write in writes:
+            (id,), (type,), (meta,), (data,) = (
+                write.ids,
+                write.types,
+                write.metas,
+                write.data,
+            )
+            category, name = write.stream.category, write.stream.id
+            crc = crc32(data, stream_salt(category, name) + self.salt_of(type))
+            seal = crc32(meta or b"", crc32(id))
+            uuid = pgproto.UUID(id)  # sooner made than the standard library's
+            where = category, name, _number(write.expected)
+            found.append((*where, uuid, type, meta, data, crc, seal))
+        return found
 
     async def call(
         self,
@@ -294,6 +333,11 @@ def _number(expected: Expected) -> int:
     if isinstance(expected, AppendCondition):
         expected = expected.version
     return expected if isinstance(expected, int) else _EXPECTED[expected]
+
+
+def _needs_index(write: EncodedWrite) -> bool:
+    """Tell whether a write has to do with the index of tags."""
+    return write.tags is not None or isinstance(write.expected, AppendCondition)
 
 
 def _tag_keys(tags: Iterable[str]) -> list[pgproto.UUID]:

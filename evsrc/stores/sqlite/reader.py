@@ -110,17 +110,9 @@ class Reader(Generic[E]):
             head = self.head()
             if after >= head or limit <= 0:
                 return Page((), after, head)
-            asked = self._asked(query) if isinstance(query, Query) else None
-            scans = asked is None or asked.scans
-            end = min(head, after + _WINDOW) if scans else head
-            if asked is None:
-                count = min(end - after, limit)
-                rows = self.db.execute(sql("log_page"), (after, end, count)).fetchall()
-                _check_dense(len(rows), after + 1, after + count)
-                positions: Sequence[int] = range(after + 1, after + 1 + count)
-                columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-            else:
-                positions, columns = self._found(asked, after, end, limit)
+            asked = self._asked(query)
+            end = min(head, after + _WINDOW) if asked is None or asked.scans else head
+            positions, columns = self._found(asked, after, end, limit)
             if not positions:
                 return Page((), end, head)
             self._learn_streams(columns[0])
@@ -135,31 +127,32 @@ class Reader(Generic[E]):
             last = min(before - 1, head) if before else head
             if last <= START or limit <= 0:
                 return Page((), before if limit <= 0 else START, head)
-            asked = self._asked(query) if isinstance(query, Query) else None
-            scans = asked is None or asked.scans
-            start = max(START, last - _WINDOW) if scans else START
-            if asked is None:
-                count = min(last - start, limit)
-                bounds = start, last, count
-                rows = self.db.execute(sql("log_page_backward"), bounds).fetchall()
-                _check_dense(len(rows), last - count + 1, last)
-                positions: Sequence[int] = range(last, last - count, -1)
-                columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-            else:
-                positions, columns = self._found(
-                    asked, start, last, limit, backward=True
-                )
+            asked = self._asked(query)
+            start = START if asked and not asked.scans else max(START, last - _WINDOW)
+            positions, columns = self._found(asked, start, last, limit, backward=True)
             if positions:
                 self._learn_streams(columns[0])
         events = self._recorded(positions, *columns) if positions else ()
-        full = len(positions) == limit
-        reached = positions[-1] if full else start + 1 if start else START
+        reached = start + 1 if start else START
+        if len(positions) == limit:
+            reached = positions[-1]
         return Page(_asked_for(query, events), reached, head)
 
     def _found(
-        self, asked: Asked, after: int, last: int, limit: int, *, backward: bool = False
+        self,
+        asked: Asked | None,
+        after: int,
+        last: int,
+        limit: int,
+        *,
+        backward: bool = False,
     ) -> tuple[Sequence[int], list[Sequence[Any]]]:
-        """Give the positions of what is asked for, and the other columns."""
+        """Give the positions of what is asked for (None: of everything), and the rest.
+
+        As columns: rows that live on would be walked through by the collector.
+        """
+        if asked is None:
+            return self._every(after, last, limit, backward=backward)
         if asked.tagged or backward:
             found = asked.positions(self.db, after, last, limit, backward=backward)
             rows = self.db.execute(sql("events_at"), (json.dumps(found),)).fetchall()
@@ -172,7 +165,23 @@ class Reader(Generic[E]):
         positions, *columns = zip(*rows, strict=True) if rows else ((),)
         return positions, list(columns)
 
-    def _asked(self, query: Query) -> Asked:
+    def _every(
+        self, after: int, last: int, limit: int, *, backward: bool
+    ) -> tuple[Sequence[int], list[Sequence[Any]]]:
+        count = min(last - after, limit)
+        statement, first, end = "log_page", after + 1, after + count
+        if backward:
+            statement, first, end = "log_page_backward", last - count + 1, last
+        rows = self.db.execute(sql(statement), (after, last, count)).fetchall()
+        if len(rows) != count:
+            raise CorruptionError(f"positions {first} to {end} are not all in the log")
+        positions = range(first, end + 1)
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        return tuple(reversed(positions) if backward else positions), columns
+
+    def _asked(self, query: AnyQuery) -> Asked | None:
+        if not isinstance(query, Query):
+            return None
         wanted = {
             name for item in query.items for name in (*item.categories, *item.types)
         }
@@ -344,13 +353,6 @@ class Reader(Generic[E]):
                     f"a tag of the event at position {recorded.position} is not indexed"
                 )
         return len(keys)
-
-
-def _check_dense(found: int, first: int, last: int) -> None:
-    if found != last - first + 1:
-        raise CorruptionError(
-            f"positions {first} to {last} of the log are not all there"
-        )
 
 
 def _asked_for(
