@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         DecisionModel,
         QueryDecider,
         compose,
+        compose_map,
     )
     from .core.codec import (
         Codec,
@@ -294,6 +295,7 @@ _HOMES = {
     "DecisionModel": "core.boundary",
     "QueryDecider": "core.boundary",
     "compose": "core.boundary",
+    "compose_map": "core.boundary",
     "ANY": "core.expectation",
     "NO_STREAM": "core.expectation",
     "Query": "core.expectation",
@@ -519,6 +521,7 @@ __all__ = [
     "any_of",
     "both",
     "compose",
+    "compose_map",
     "dec_hook",
     "default_registry",
     "enc_hook",

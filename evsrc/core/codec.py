@@ -82,7 +82,8 @@ class Codec(Generic[E]):
         decoder: a faster `decode` for one stored name, or None for that name; it may
             raise anything, `decode` then says what is wrong.
         tags: an event's tags, checked (see `tagging`); None: no event has any.
-        names: the stored name of each class of events, as far as they are known.
+        types: the class of each stored name, as far as they are known; a class may have
+            several, such as one that it was renamed from.
     """
 
     name: Callable[[E], str]
@@ -91,7 +92,7 @@ class Codec(Generic[E]):
     restore: Restore[E] | None = None
     decoder: Callable[[str], Callable[[bytes], E] | None] | None = None
     tags: Callable[[E], frozenset[str]] | None = None
-    names: Mapping[type, str] = field(default_factory=dict[type, str])
+    types: Mapping[str, type] = field(default_factory=dict[str, type])
 
     def decode_all(
         self, kinds: Sequence[K], names: Mapping[K, str], data: Sequence[bytes]
@@ -321,7 +322,7 @@ def json_codec(  # noqa: C901 - three closures over one table
 
     tags_of = None if tags is None else tagging(tags, names)
     return Codec(
-        name_of, encode_event, decode_event, None, decoders.get, tags_of, names
+        name_of, encode_event, decode_event, None, decoders.get, tags_of, types
     )
 
 

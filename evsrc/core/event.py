@@ -123,6 +123,19 @@ def with_tags(metadata: bytes | None, tags: frozenset[str]) -> bytes | None:
     return own if metadata is None else metadata[:-1] + b"," + own[1:]
 
 
+def without_tags(metadata: bytes | None) -> bytes | None:
+    """Give stored metadata as they were before `with_tags`.
+
+    >>> without_tags(b'{"actor_id":"ann","$tags":["vip"]}')
+    b'{"actor_id":"ann"}'
+    """
+    # metadata end in a text or in the object of `extra`, never in a list
+    if metadata is None or not metadata.endswith(b"]}"):
+        return metadata
+    own = metadata[: metadata.rindex(b'"$tags":[')]
+    return own[:-1] + b"}" if own.endswith(b",") else None
+
+
 def stored_tags(metadata: bytes | None) -> frozenset[str]:
     """Give the tags in stored metadata.
 

@@ -13,7 +13,7 @@ from ..core.errors import (
     InvalidEventError,
     SerializationError,
 )
-from ..core.event import Metadata, NewEvent
+from ..core.event import NO_TAGS, Metadata, NewEvent, checked_tags, without_tags
 from .events import DomainEvent, EventRegistry
 
 _ENVELOPE: Final = frozenset(
@@ -64,7 +64,13 @@ def domain_codec(registry: EventRegistry) -> Codec[DomainEvent]:
             raise SerializationError(type, str(error)) from error
         return event
 
-    return Codec(name, encode, decode, restore)
+    def tags(event: DomainEvent) -> frozenset[str]:
+        cls = type(event)
+        if cls.event_tags is DomainEvent.event_tags:  # as most events
+            return NO_TAGS
+        return checked_tags(registry.name_of(cls), event.event_tags())
+
+    return Codec(name, encode, decode, restore, tags=tags, types=registry.types)
 
 
 class UnknownEvent(DomainEvent):
@@ -91,7 +97,7 @@ def _spliced(data: bytes, envelope: Envelope) -> bytes:
         envelope.id.hex().encode(),
         envelope.stream,
         envelope.version,
-        envelope.metadata or b"{}",
+        without_tags(envelope.metadata) or b"{}",
     )
     correlation = (
         b"" if b'"correlation_id":' in meta else b'"correlation_id":"%b",' % id

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar, dataclass_transform, overload
 from uuid import UUID
 
@@ -90,6 +91,14 @@ class DomainEvent(_EventRoot):
                 f"versions start at 1, got aggregate_version {self.aggregate_version} "
                 f"and event_version {self.event_version}",
             )
+
+    def event_tags(self) -> Iterable[str]:
+        """Give the event's tags, by which a `Query` finds it; none unless overridden.
+
+        They are stored with the event, so a later version of this method changes
+        nothing about events that are recorded.
+        """
+        return ()
 
     def with_causation(self, causing_event: DomainEvent) -> Self:
         """Give the event as caused by another one, in that one's conversation."""
@@ -204,6 +213,11 @@ class EventRegistry:
         if found is None:
             raise EventTypeNotFoundError(event_class.__qualname__, self._classes)
         return found
+
+    @property
+    def types(self) -> Mapping[str, type[DomainEvent]]:
+        """The class of each name, as they are at any time."""
+        return MappingProxyType(self._classes)
 
     def get_or_none(self, event_type: str) -> type[DomainEvent] | None:
         """Give the class of a name, or None."""

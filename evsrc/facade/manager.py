@@ -100,6 +100,7 @@ class SubscriptionConfig:
         processing_timeout: seconds a handler may take for one event.
         event_types: classes to deliver; by default those that the subscriber names.
         aggregate_types: types of aggregates to deliver.
+        tags: deliver the events that have all of these tags.
         tenant_id: deliver this tenant's events only.
         continue_on_error: once the retries are used up, put the event into the
             manager's dead letters and go on; without dead letters, or if False, stop
@@ -118,6 +119,7 @@ class SubscriptionConfig:
     processing_timeout: float = 30.0
     event_types: tuple[type[DomainEvent], ...] | None = None
     aggregate_types: tuple[str, ...] | None = None
+    tags: tuple[str, ...] = ()
     tenant_id: UUID | None = None
     continue_on_error: bool = True
     max_retries: int = 5
@@ -515,9 +517,9 @@ class SubscriptionManager:
         classes = config.event_types or (() if named is None else named())
         types = [self._store.event_registry.name_of(cls) for cls in classes]
         categories = config.aggregate_types or ()
-        if not types and not categories:
+        if not types and not categories and not config.tags:
             return ALL
-        return Query.of(categories=categories, types=types)
+        return Query.of(categories=categories, types=types, tags=config.tags)
 
     def _kept(self, subscription: Subscription) -> Checkpoints:
         """Give the repository as the core asks for it."""

@@ -180,6 +180,8 @@ async def _fold_query(
     store: EventStore[E], model: DecisionModel[S, E], state: S, after: int
 ) -> tuple[S, int]:
     """Fold what a model's query finds after a position; give where the log ends."""
+    if model.newest:
+        return await _newest(store, model)
     evolve = model.evolve
     while True:
         page = await store.read_all(model.query, after=after)
@@ -188,6 +190,19 @@ async def _fold_query(
         after = page.reached
         if after >= page.head:
             return state, after
+
+
+async def _newest(store: EventStore[E], model: DecisionModel[S, E]) -> tuple[S, int]:
+    """Give the state after the newest event alone, and where the log ends."""
+    page = await store.read_all(model.query, limit=1, backward=True)
+    head = page.head
+    while not page.events and page.reached != START:  # a page may be short of events
+        page = await store.read_all(
+            model.query, after=page.reached, limit=1, backward=True
+        )
+    for found in page.events:
+        return model.evolve(model.initial, found), head
+    return model.initial, head
 
 
 @overload

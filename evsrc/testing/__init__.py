@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .boundary_specs import boundary_specs
     from .conformance import CODEC, Check, Fact, Marked, Note, Tagged
     from .databases import fresh_database
     from .servers import (
@@ -29,6 +30,7 @@ __all__ = [
     "PostgresServer",
     "PostgresStartError",
     "Tagged",
+    "boundary_specs",
     "find_postgres",
     "fresh_database",
     "start_postgres",
@@ -39,6 +41,7 @@ _HOMES = {
     "PostgresNotFoundError": ".servers",
     "PostgresServer": ".servers",
     "PostgresStartError": ".servers",
+    "boundary_specs": ".boundary_specs",
     "find_postgres": ".servers",
     "fresh_database": ".databases",
     "start_postgres": ".servers",

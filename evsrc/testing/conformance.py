@@ -300,6 +300,19 @@ async def repeats_appends_harmlessly(store: Store) -> None:
 
 
 @_check
+async def repeats_appends_that_are_under_way(store: Store) -> None:
+    """Of two that come together one is recorded, the other is its repetition."""
+    for expected in (NO_STREAM, 0, ANY):
+        write = Write(StreamName("together", str(expected)), _new(1, 2), expected)
+        one, other = await asyncio.gather(store.append(write), store.append(write))
+        assert isinstance(one, Appended), f"refused: {one}"
+        assert isinstance(other, Appended), f"a repetition was refused: {other}"
+        assert one.placed == other.placed
+        assert {one.repeated, other.repeated} == {False, True}
+        assert await _numbers(store, write.stream) == [1, 2]
+
+
+@_check
 async def repeats_several_streams_harmlessly(store: Store) -> None:
     """A repetition over several streams gives all the first positions."""
     writes = Write(_A, _new(1, 2), NO_STREAM), Write(_B, _new(3), NO_STREAM)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 from uuid import UUID
 
 from msgspec import Struct
+from pyrsistent import PMap
 
 from evsrc import (
+    ALL,
     AggregateRepository,
     AggregateRoot,
     AggregateSnapshot,
+    AppendCondition,
     Appended,
     Codec,
     Conflict,
     DeadLetter,
     Decider,
+    DecisionModel,
     DLQRepository,
     DomainEvent,
     EventStoreRecord,
@@ -30,12 +34,17 @@ from evsrc import (
     Lease,
     Loaded,
     Page,
+    Query,
+    QueryDecider,
     Recorded,
     SaveDeadLetter,
     SnapshotStore,
     StreamName,
     View,
     Write,
+    any_of,
+    compose,
+    compose_map,
     fold,
     handles,
     json_codec,
@@ -50,6 +59,7 @@ from evsrc import (
 )
 from evsrc.runtime.transact import Decided
 from evsrc.subscriptions import SubscriptionManager
+from evsrc.testing import boundary_specs
 
 
 class Added(Struct, frozen=True):
@@ -112,6 +122,54 @@ async def functional() -> None:
 
     async with subscribe(store, "x", handle) as subscription:
         await subscription.caught_up()
+
+
+TAGGED: Codec[Event] = json_codec(
+    {"added": Added, "removed": Removed}, tags={Added: lambda event: ["added"]}
+)
+
+
+class Known(Struct, frozen=True):
+    count: int = 0
+    last: str = ""
+
+
+def count(tag: str) -> DecisionModel[int, Event]:
+    return DecisionModel.handling(TAGGED, 0, {Added: lambda n, _: n + 1}, tags=[tag])
+
+
+def last() -> DecisionModel[str, Event]:
+    return DecisionModel.of(
+        Query.of(types=["removed"]), "", lambda _, event: str(event.amount), newest=True
+    )
+
+
+def known(command: str) -> DecisionModel[Known, Event]:
+    return compose(Known, count=count(command), last=last())
+
+
+def decide_known(known: Known, command: str) -> Sequence[Event]:
+    return [Added(len(command))] if known.count < 9 else [Removed(1)]
+
+
+BOUND: QueryDecider[Known, str, Event] = QueryDecider(decide_known, known)
+
+
+async def boundaries() -> None:
+    store: EventStoreRecord[Event] = memory_store(TAGGED)
+    assert_type(any_of(Query.of(tags=["x"]), ALL), Query | Literal["all"])
+    assert_type(BOUND.query("x"), Query | Literal["all"])
+    assert_type(compose_map({1: count("a")}), DecisionModel[PMap[int, int], Event])
+    condition = AppendCondition(Query.of(types=["added"]), after=3, version=0)
+    await store.append(Write(STREAM, [new_event(Added(1))], condition))
+    assert_type(await transact(store, BOUND, STREAM, "x"), Decided[Known, Event])
+    assert_type(await query(store, count("x")), tuple[int, int])
+    page = await store.read_all(Query.of(tags=["x"]), backward=True, limit=1)
+    for recorded in page.events:
+        assert_type(recorded.tags, frozenset[str])
+    given = boundary_specs(BOUND, TAGGED)
+    after = given(Added(1)).beside(Removed(1)).when("x").then(Added(1))
+    assert_type(after.when("y").nothing().events, tuple[Event, ...])
 
 
 @register_event

@@ -105,7 +105,8 @@ class Writer:
                 done = await self._sent(first, short(writes))
                 if done is not None:
                     return done
-            return await self._send(jobs, first, careful=False)
+            if not _share_ids(jobs):  # such a job has to see the events of the other
+                return await self._send(jobs, first, careful=False)
         except Exception as error:
             if not concerns_one_job(error):
                 raise
@@ -318,6 +319,14 @@ class Writer:
             packed_conditions(jobs),
             _encode(also).decode() if also else None,
         )
+
+
+def _share_ids(jobs: Sequence[Job]) -> bool:
+    """Tell whether an event is in two jobs, such as an append and its repetition."""
+    if len(jobs) == 1:
+        return False
+    ids = {id for job in jobs for write in job.writes for id in write.ids}
+    return len(ids) < sum(job.events for job in jobs)
 
 
 def _number(expected: Expected) -> int:
