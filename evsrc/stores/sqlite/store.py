@@ -222,6 +222,7 @@ class _Store(Generic[E]):
             ),
             dead_letters=dead_letters(db, reading, write, read, self.save),
             leases=leases(db, write),
+            encode=self.codec.encode,
             verify=self.verify,
             close=self.close,
         )
