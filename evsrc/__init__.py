@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .core.breaker import (
+        Breaker,
+    )
     from .core.codec import (
         Codec,
         Opaque,
@@ -87,11 +90,15 @@ if TYPE_CHECKING:
         satisfies,
     )
     from .core.policy import (
+        ErrorClass,
         Failure,
         Park,
         Retry,
         Skip,
         Stop,
+        by_class,
+        class_of,
+        for_errors,
         retry_then,
     )
     from .core.snapshot import (
@@ -198,16 +205,29 @@ if TYPE_CHECKING:
         StateCache,
     )
     from .runtime.delivery import (
+        Batched,
         Delivery,
         Parked,
         Progress,
+        State,
+        Transactional,
+        after_event,
+        after_page,
+        after_time,
     )
     from .runtime.ids import (
         new_event,
         new_id,
     )
+    from .runtime.letters import (
+        Inspected,
+        Redriven,
+    )
     from .runtime.project import (
         project,
+    )
+    from .runtime.status import (
+        Status,
     )
     from .runtime.subscribe import (
         subscribe,
@@ -228,6 +248,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Breaker": "core.breaker",
     "Codec": "core.codec",
     "Opaque": "core.codec",
     "dec_hook": "core.codec",
@@ -293,6 +314,10 @@ _HOMES = {
     "STREAM_EXISTS": "core.expectation",
     "satisfies": "core.expectation",
     "Failure": "core.policy",
+    "ErrorClass": "core.policy",
+    "by_class": "core.policy",
+    "class_of": "core.policy",
+    "for_errors": "core.policy",
     "Park": "core.policy",
     "Retry": "core.policy",
     "Skip": "core.policy",
@@ -363,12 +388,21 @@ _HOMES = {
     "Transaction": "ports",
     "Write": "ports",
     "StateCache": "runtime.cache",
+    "Batched": "runtime.delivery",
+    "State": "runtime.delivery",
+    "Transactional": "runtime.delivery",
+    "after_event": "runtime.delivery",
+    "after_page": "runtime.delivery",
+    "after_time": "runtime.delivery",
     "Delivery": "runtime.delivery",
     "Parked": "runtime.delivery",
     "Progress": "runtime.delivery",
     "new_event": "runtime.ids",
     "new_id": "runtime.ids",
+    "Inspected": "runtime.letters",
+    "Redriven": "runtime.letters",
     "project": "runtime.project",
+    "Status": "runtime.status",
     "subscribe": "runtime.subscribe",
     "query": "runtime.transact",
     "transact": "runtime.transact",
@@ -400,6 +434,8 @@ __all__ = [
     "AppendOutcomeUnknownError",
     "AppendResult",
     "Appended",
+    "Batched",
+    "Breaker",
     "Checkpoint",
     "CheckpointAheadError",
     "CheckpointData",
@@ -421,6 +457,7 @@ __all__ = [
     "DuplicateEventTypeError",
     "DuplicateHandlerError",
     "EmptyAppendError",
+    "ErrorClass",
     "EventBus",
     "EventPublisher",
     "EventRegistry",
@@ -440,6 +477,7 @@ __all__ = [
     "InMemoryEventBus",
     "InMemoryEventStore",
     "InMemorySnapshotStore",
+    "Inspected",
     "InvalidEventError",
     "InvalidExpectedVersionError",
     "InvalidQueryError",
@@ -470,6 +508,7 @@ __all__ = [
     "ReadDirection",
     "ReadOptions",
     "Recorded",
+    "Redriven",
     "Retry",
     "SQLiteCheckpointRepository",
     "SQLiteConnection",
@@ -489,7 +528,9 @@ __all__ = [
     "SnapshotSchemaVersionError",
     "SnapshotStore",
     "Snapshotting",
+    "State",
     "StateCache",
+    "Status",
     "Stop",
     "StoreBusyError",
     "StoreClosedError",
@@ -504,18 +545,25 @@ __all__ = [
     "SubscriptionStateError",
     "Transaction",
     "TransactionError",
+    "Transactional",
     "UnhandledEventError",
     "UnknownEvent",
     "View",
     "Write",
     "__version__",
     "adapt",
+    "after_event",
+    "after_page",
+    "after_time",
     "both",
+    "by_class",
+    "class_of",
     "dec_hook",
     "default_registry",
     "enc_hook",
     "every",
     "fold",
+    "for_errors",
     "get_event_class",
     "get_event_class_or_none",
     "get_handled_event_type",
