@@ -1,4 +1,4 @@
-"""Read a page after the checkpoint, deal with it, save the checkpoint, wait for more."""
+"""Read a page after the checkpoint, deal with it, save where it is, wait for more."""
 
 from __future__ import annotations
 
