@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .core.breaker import (
+        Breaker,
+    )
     from .core.codec import (
         Codec,
         Opaque,
@@ -89,11 +92,15 @@ if TYPE_CHECKING:
         satisfies,
     )
     from .core.policy import (
+        ErrorClass,
         Failure,
         Park,
         Retry,
         Skip,
         Stop,
+        by_class,
+        class_of,
+        for_errors,
         retry_then,
     )
     from .core.snapshot import (
@@ -201,9 +208,15 @@ if TYPE_CHECKING:
         StateCache,
     )
     from .runtime.delivery import (
+        Batched,
         Delivery,
         Parked,
         Progress,
+        State,
+        Transactional,
+        after_event,
+        after_page,
+        after_time,
     )
     from .runtime.ids import (
         new_event,
@@ -211,6 +224,10 @@ if TYPE_CHECKING:
     )
     from .runtime.inline import (
         inline,
+    )
+    from .runtime.letters import (
+        Inspected,
+        Redriven,
     )
     from .runtime.project import (
         load_view,
@@ -228,6 +245,9 @@ if TYPE_CHECKING:
         Rebuilt,
         cancel_rebuild,
         rebuild,
+    )
+    from .runtime.status import (
+        Status,
     )
     from .runtime.subscribe import (
         subscribe,
@@ -248,6 +268,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Breaker": "core.breaker",
     "Codec": "core.codec",
     "Opaque": "core.codec",
     "dec_hook": "core.codec",
@@ -313,6 +334,10 @@ _HOMES = {
     "STREAM_EXISTS": "core.expectation",
     "satisfies": "core.expectation",
     "Failure": "core.policy",
+    "ErrorClass": "core.policy",
+    "by_class": "core.policy",
+    "class_of": "core.policy",
+    "for_errors": "core.policy",
     "Park": "core.policy",
     "Retry": "core.policy",
     "Skip": "core.policy",
@@ -384,11 +409,19 @@ _HOMES = {
     "Transaction": "ports",
     "Write": "ports",
     "StateCache": "runtime.cache",
+    "Batched": "runtime.delivery",
+    "State": "runtime.delivery",
+    "Transactional": "runtime.delivery",
+    "after_event": "runtime.delivery",
+    "after_page": "runtime.delivery",
+    "after_time": "runtime.delivery",
     "Delivery": "runtime.delivery",
     "Parked": "runtime.delivery",
     "Progress": "runtime.delivery",
     "new_event": "runtime.ids",
     "new_id": "runtime.ids",
+    "Inspected": "runtime.letters",
+    "Redriven": "runtime.letters",
     "project": "runtime.project",
     "inline": "runtime.inline",
     "load_view": "runtime.project",
@@ -403,6 +436,7 @@ _HOMES = {
     "rebuild": "runtime.rebuild",
     "ProjectionRetiredError": "core.errors",
     "RebuildError": "core.errors",
+    "Status": "runtime.status",
     "subscribe": "runtime.subscribe",
     "query": "runtime.transact",
     "transact": "runtime.transact",
@@ -435,6 +469,8 @@ __all__ = [
     "AppendOutcomeUnknownError",
     "AppendResult",
     "Appended",
+    "Batched",
+    "Breaker",
     "Checkpoint",
     "CheckpointAheadError",
     "CheckpointData",
@@ -456,6 +492,7 @@ __all__ = [
     "DuplicateEventTypeError",
     "DuplicateHandlerError",
     "EmptyAppendError",
+    "ErrorClass",
     "EventBus",
     "EventPublisher",
     "EventRegistry",
@@ -476,6 +513,7 @@ __all__ = [
     "InMemoryEventBus",
     "InMemoryEventStore",
     "InMemorySnapshotStore",
+    "Inspected",
     "InvalidEventError",
     "InvalidExpectedVersionError",
     "InvalidQueryError",
@@ -512,6 +550,7 @@ __all__ = [
     "RebuildProgress",
     "Rebuilt",
     "Recorded",
+    "Redriven",
     "Retry",
     "SQLiteCheckpointRepository",
     "SQLiteConnection",
@@ -531,7 +570,9 @@ __all__ = [
     "SnapshotSchemaVersionError",
     "SnapshotStore",
     "Snapshotting",
+    "State",
     "StateCache",
+    "Status",
     "Stop",
     "StoreBusyError",
     "StoreClosedError",
@@ -546,6 +587,7 @@ __all__ = [
     "SubscriptionStateError",
     "Transaction",
     "TransactionError",
+    "Transactional",
     "UnhandledEventError",
     "UnknownEvent",
     "View",
@@ -553,13 +595,19 @@ __all__ = [
     "Write",
     "__version__",
     "adapt",
+    "after_event",
+    "after_page",
+    "after_time",
     "both",
+    "by_class",
     "cancel_rebuild",
+    "class_of",
     "dec_hook",
     "default_registry",
     "enc_hook",
     "every",
     "fold",
+    "for_errors",
     "get_event_class",
     "get_event_class_or_none",
     "get_handled_event_type",
