@@ -15,6 +15,9 @@ if TYPE_CHECKING:
         compose,
         compose_map,
     )
+    from .core.breaker import (
+        Breaker,
+    )
     from .core.codec import (
         Codec,
         Opaque,
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
         MissingExtraError,
         OptimisticLockError,
         ProjectionError,
+        ProjectionRetiredError,
+        RebuildError,
         SchemaError,
         SerializationError,
         SnapshotDeserializationError,
@@ -70,6 +75,7 @@ if TYPE_CHECKING:
         SubscriptionConfigError,
         SubscriptionError,
         SubscriptionStateError,
+        TransactionError,
         UnhandledEventError,
     )
     from .core.errors import (
@@ -94,11 +100,15 @@ if TYPE_CHECKING:
         satisfies,
     )
     from .core.policy import (
+        ErrorClass,
         Failure,
         Park,
         Retry,
         Skip,
         Stop,
+        by_class,
+        class_of,
+        for_errors,
         retry_then,
     )
     from .core.snapshot import (
@@ -184,6 +194,7 @@ if TYPE_CHECKING:
         StoredEvent,
     )
     from .ports import (
+        RETIRED,
         Appended,
         Checkpoint,
         Conflict,
@@ -195,6 +206,7 @@ if TYPE_CHECKING:
         SaveCheckpoint,
         SaveDeadLetter,
         SaveSnapshot,
+        Transaction,
         Write,
     )
     from .ports import (
@@ -204,16 +216,46 @@ if TYPE_CHECKING:
         StateCache,
     )
     from .runtime.delivery import (
+        Batched,
         Delivery,
         Parked,
         Progress,
+        State,
+        Transactional,
+        after_event,
+        after_page,
+        after_time,
     )
     from .runtime.ids import (
         new_event,
         new_id,
     )
+    from .runtime.inline import (
+        inline,
+    )
+    from .runtime.letters import (
+        Inspected,
+        Redriven,
+    )
     from .runtime.project import (
+        load_view,
         project,
+        wait_for_checkpoint,
+    )
+    from .runtime.projection import (
+        HandlerProjection,
+        ProjectionDefinition,
+        ProjectionTransaction,
+        ViewProjection,
+    )
+    from .runtime.rebuild import (
+        RebuildProgress,
+        Rebuilt,
+        cancel_rebuild,
+        rebuild,
+    )
+    from .runtime.status import (
+        Status,
     )
     from .runtime.subscribe import (
         subscribe,
@@ -227,12 +269,14 @@ if TYPE_CHECKING:
     )
     from .stores.postgresql import PostgreSQLStore, migration_sql, postgresql_store
     from .stores.sqlite import (
+        SQLiteConnection,
         sqlite_store,
     )
 
     __version__: str
 
 _HOMES = {
+    "Breaker": "core.breaker",
     "Codec": "core.codec",
     "Opaque": "core.codec",
     "dec_hook": "core.codec",
@@ -283,6 +327,7 @@ _HOMES = {
     "SubscriptionConfigError": "core.errors",
     "SubscriptionError": "core.errors",
     "SubscriptionStateError": "core.errors",
+    "TransactionError": "core.errors",
     "UnhandledEventError": "core.errors",
     "Metadata": "core.event",
     "NO_METADATA": "core.event",
@@ -303,6 +348,10 @@ _HOMES = {
     "STREAM_EXISTS": "core.expectation",
     "satisfies": "core.expectation",
     "Failure": "core.policy",
+    "ErrorClass": "core.policy",
+    "by_class": "core.policy",
+    "class_of": "core.policy",
+    "for_errors": "core.policy",
     "Park": "core.policy",
     "Retry": "core.policy",
     "Skip": "core.policy",
@@ -369,15 +418,39 @@ _HOMES = {
     "Page": "ports",
     "SaveCheckpoint": "ports",
     "SaveDeadLetter": "ports",
+    "RETIRED": "ports",
     "SaveSnapshot": "ports",
+    "Transaction": "ports",
     "Write": "ports",
     "StateCache": "runtime.cache",
+    "Batched": "runtime.delivery",
+    "State": "runtime.delivery",
+    "Transactional": "runtime.delivery",
+    "after_event": "runtime.delivery",
+    "after_page": "runtime.delivery",
+    "after_time": "runtime.delivery",
     "Delivery": "runtime.delivery",
     "Parked": "runtime.delivery",
     "Progress": "runtime.delivery",
     "new_event": "runtime.ids",
     "new_id": "runtime.ids",
+    "Inspected": "runtime.letters",
+    "Redriven": "runtime.letters",
     "project": "runtime.project",
+    "inline": "runtime.inline",
+    "load_view": "runtime.project",
+    "wait_for_checkpoint": "runtime.project",
+    "HandlerProjection": "runtime.projection",
+    "ProjectionDefinition": "runtime.projection",
+    "ProjectionTransaction": "runtime.projection",
+    "ViewProjection": "runtime.projection",
+    "RebuildProgress": "runtime.rebuild",
+    "Rebuilt": "runtime.rebuild",
+    "cancel_rebuild": "runtime.rebuild",
+    "rebuild": "runtime.rebuild",
+    "ProjectionRetiredError": "core.errors",
+    "RebuildError": "core.errors",
+    "Status": "runtime.status",
     "subscribe": "runtime.subscribe",
     "query": "runtime.transact",
     "transact": "runtime.transact",
@@ -389,6 +462,7 @@ _HOMES = {
     "PostgreSQLStore": "stores.postgresql",
     "migration_sql": "stores.postgresql",
     "postgresql_store": "stores.postgresql",
+    "SQLiteConnection": "stores.sqlite",
     "sqlite_store": "stores.sqlite",
 }
 _RENAMED = {"EventSourceError": "EvsrcError", "EventStoreRecord": "EventStore"}
@@ -398,6 +472,7 @@ __all__ = [
     "ANY",
     "NO_METADATA",
     "NO_STREAM",
+    "RETIRED",
     "STREAM_EXISTS",
     "AggregateIdMismatchError",
     "AggregateNotFoundError",
@@ -409,6 +484,8 @@ __all__ = [
     "AppendOutcomeUnknownError",
     "AppendResult",
     "Appended",
+    "Batched",
+    "Breaker",
     "Checkpoint",
     "CheckpointAheadError",
     "CheckpointData",
@@ -431,6 +508,7 @@ __all__ = [
     "DuplicateEventTypeError",
     "DuplicateHandlerError",
     "EmptyAppendError",
+    "ErrorClass",
     "EventBus",
     "EventPublisher",
     "EventRegistry",
@@ -444,12 +522,14 @@ __all__ = [
     "ExpectedVersion",
     "Failure",
     "Fence",
+    "HandlerProjection",
     "HandlerSignatureError",
     "InMemoryCheckpointRepository",
     "InMemoryDLQRepository",
     "InMemoryEventBus",
     "InMemoryEventStore",
     "InMemorySnapshotStore",
+    "Inspected",
     "InvalidEventError",
     "InvalidExpectedVersionError",
     "InvalidQueryError",
@@ -473,16 +553,24 @@ __all__ = [
     "PostgreSQLStore",
     "Progress",
     "Projection",
+    "ProjectionDefinition",
     "ProjectionError",
     "ProjectionFailureCount",
+    "ProjectionRetiredError",
+    "ProjectionTransaction",
     "Query",
     "QueryDecider",
     "QueryItem",
     "ReadDirection",
     "ReadOptions",
+    "RebuildError",
+    "RebuildProgress",
+    "Rebuilt",
     "Recorded",
+    "Redriven",
     "Retry",
     "SQLiteCheckpointRepository",
+    "SQLiteConnection",
     "SQLiteDLQRepository",
     "SQLiteEventStore",
     "SQLiteSnapshotStore",
@@ -499,7 +587,9 @@ __all__ = [
     "SnapshotSchemaVersionError",
     "SnapshotStore",
     "Snapshotting",
+    "State",
     "StateCache",
+    "Status",
     "Stop",
     "StoreBusyError",
     "StoreClosedError",
@@ -512,14 +602,24 @@ __all__ = [
     "SubscriptionConfigError",
     "SubscriptionError",
     "SubscriptionStateError",
+    "Transaction",
+    "TransactionError",
+    "Transactional",
     "UnhandledEventError",
     "UnknownEvent",
     "View",
+    "ViewProjection",
     "Write",
     "__version__",
     "adapt",
+    "after_event",
+    "after_page",
+    "after_time",
     "any_of",
     "both",
+    "by_class",
+    "cancel_rebuild",
+    "class_of",
     "compose",
     "compose_map",
     "dec_hook",
@@ -527,15 +627,18 @@ __all__ = [
     "enc_hook",
     "every",
     "fold",
+    "for_errors",
     "get_event_class",
     "get_event_class_or_none",
     "get_handled_event_type",
     "handles",
+    "inline",
     "is_event_handler",
     "is_event_registered",
     "json_codec",
     "json_snapshots",
     "list_registered_events",
+    "load_view",
     "many",
     "memory_store",
     "merge",
@@ -546,6 +649,7 @@ __all__ = [
     "postgresql_store",
     "project",
     "query",
+    "rebuild",
     "register_event",
     "retry_then",
     "run",
@@ -553,6 +657,7 @@ __all__ = [
     "sqlite_store",
     "subscribe",
     "transact",
+    "wait_for_checkpoint",
 ]
 
 

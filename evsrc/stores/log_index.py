@@ -21,19 +21,21 @@ _Kinds: TypeAlias = dict[tuple[str, str], list[Recorded[E]]]
 
 
 class LogIndex(Generic[E]):
-    """An index over *log*, which only ever grows; it grows with it when it is asked."""
+    """An index over *log*; it grows with it when it is asked."""
 
     def __init__(self, log: list[Recorded[E]]) -> None:
         self.log = log
         self.sorted = 0  # how much of the log is in the index
         self.kinds: defaultdict[str | None, _Kinds[E]] = defaultdict(dict)
 
-    def after(self, query: AnyQuery, after: int, limit: int) -> tuple[Recorded[E], ...]:
-        """Give the first *limit* events of *query* after a position."""
+    def after(
+        self, query: AnyQuery, after: int, last: int, limit: int
+    ) -> tuple[Recorded[E], ...]:
+        """Give the first *limit* events of *query* from *after* to *last*."""
         if not isinstance(query, Query):
-            return tuple(self.log[after : after + max(limit, 0)])
+            return tuple(self.log[after : min(after + max(limit, 0), last)])
         runs = [
-            _forward(events, after, item)
+            _forward(events, after, last, item)
             for item in query.items
             for events in self._candidates(item, after)
         ]
@@ -57,6 +59,14 @@ class LogIndex(Generic[E]):
         """Give the position of the last event of *query* after a position."""
         found = self.before(query, len(self.log), 1, after=after)
         return found[0].position if found else None
+
+    def cut(self, end: int) -> None:
+        """Forget what is after *end*, before the log does."""
+        for recorded in self.log[end : self.sorted]:
+            kind = recorded.stream.category, recorded.type
+            for tag in (None, *recorded.tags):
+                self.kinds[tag][kind].pop()
+        self.sorted = min(self.sorted, end)
 
     def _candidates(self, item: QueryItem, after: int) -> list[list[Recorded[E]]]:
         """Give the lists in which all events of *item* are, the shortest there are."""
@@ -87,10 +97,11 @@ def _count(events: Sequence[Recorded[E]], after: int) -> int:
 
 
 def _forward(
-    events: Sequence[Recorded[E]], after: int, item: QueryItem
+    events: Sequence[Recorded[E]], after: int, last: int, item: QueryItem
 ) -> Iterator[Recorded[E]]:
     start = bisect_right(events, after, key=_position)
-    return _of(item, (events[at] for at in range(start, len(events))))
+    end = bisect_right(events, last, key=_position)
+    return _of(item, (events[at] for at in range(start, end)))
 
 
 def _backward(

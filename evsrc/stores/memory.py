@@ -7,7 +7,8 @@ a bisection; none scans the log. It belongs to one event loop.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from time import time_ns
 from typing import Generic, cast
@@ -36,10 +37,12 @@ from ..ports import (
     SaveDeadLetter,
     SaveSnapshot,
     Snapshots,
+    Transaction,
     Write,
 )
 from .log_index import LogIndex
 from .records import MemoryRecords
+from .transactions import Line, watched
 from .wakeup import Wakeup
 
 
@@ -54,7 +57,12 @@ class _Memory(Generic[E]):
         self.ids: dict[int, Recorded[E]] = {}
         self.checkpoints: dict[str, int] = {}
         self.snapshots: dict[str, Snapshot[bytes]] = {}
-        self.records = MemoryRecords(self.check_open)
+        self.line = Line("memory")
+        self.records = MemoryRecords(self.check_open, self.line.free)
+        self.end: int | None = (
+            None  # where the log ends for readers: a transaction is open
+        )
+        self.staged: list[Also] = []
         self.wakeup = Wakeup()
         self.closed = False
 
@@ -70,8 +78,18 @@ class _Memory(Generic[E]):
     async def append(
         self, *writes: Write[E], also: Sequence[Also] = ()
     ) -> Appended | Conflict:
+        if self.line.open:
+            await self.line.free()
         if self.closed:
             self.check_open()
+        done = self.record(writes, also)
+        self.wakeup.advance(len(self.log))
+        return done
+
+    def record(
+        self, writes: Sequence[Write[E]], also: Sequence[Also]
+    ) -> Appended | Conflict:
+        """Judge *writes* and, if they fit, add them."""
         if len(writes) == 1 and not also:  # by far the most frequent
             done = self.place(writes[0])
         else:
@@ -121,7 +139,6 @@ class _Memory(Generic[E]):
             known += added
         else:
             streams[stream.id] = added
-        self.wakeup.advance(position)
         return Appended((Placed(stream, version, first, position),))
 
     def place_all(
@@ -146,8 +163,11 @@ class _Memory(Generic[E]):
             return None
         self.check(also)
         done = [cast("Appended", self.place(unconditional(write))) for write in writes]
-        for change in also:
-            self.change(change)
+        if self.end is None:
+            for change in also:
+                self.change(change)
+        else:
+            self.staged += also
         return Appended(tuple([one.placed[0] for one in done]))
 
     def conflict(self, write: Write[E], actual: int) -> Conflict | None:
@@ -197,6 +217,9 @@ class _Memory(Generic[E]):
             match change:
                 case SaveCheckpoint(name, _, after) if after is not None:
                     actual = self.checkpoints.get(name, START)
+                    for earlier in self.staged:
+                        if isinstance(earlier, SaveCheckpoint) and earlier.name == name:
+                            actual = earlier.position
                     if actual != after:
                         raise CheckpointError(name, after, actual)
                 case Fence():
@@ -215,7 +238,81 @@ class _Memory(Generic[E]):
             case Fence():
                 pass
 
+    # A transaction is recorded at once and shown at its end. All others who write wait.
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Transaction[E]]:
+        async with self.line.held():
+            self.check_open()
+            self.end = before = len(self.log)
+            try:
+                async with watched(self.inside(), "memory") as (tx, _):
+                    yield tx
+                self.check_open()
+                for change in self.staged:
+                    self.change(change)
+            except BaseException:
+                self.undo(before)
+                raise
+            finally:
+                self.end, self.staged = None, []
+        self.wakeup.advance(len(self.log))
+
+    def inside(self) -> Transaction[E]:
+        async def load_checkpoint(name: str) -> Checkpoint | None:
+            staged = [c for c in self.staged if isinstance(c, SaveCheckpoint)]
+            found = [c.position for c in staged if c.name == name]
+            return (
+                Checkpoint(name, found[-1])
+                if found
+                else await self.load_checkpoint(name)
+            )
+
+        async def load_snapshot(name: str) -> Snapshot[bytes] | None:
+            staged = [c for c in self.staged if isinstance(c, SaveSnapshot)]
+            found = [c.snapshot for c in staged if c.name == name]
+            return found[-1] if found else await self.load_snapshot(name)
+
+        append, read_all = self.append_inside, self.read_inside
+        return Transaction(append, read_all, load_checkpoint, load_snapshot, None)
+
+    async def append_inside(
+        self, *writes: Write[E], also: Sequence[Also] = ()
+    ) -> Appended | Conflict:
+        self.check_open()
+        return self.record(writes, also)
+
+    async def read_inside(
+        self,
+        query: AnyQuery = ALL,
+        *,
+        after: int = START,
+        limit: int = 1000,
+        backward: bool = False,
+    ) -> Page[E]:
+        self.check_open()
+        return self.page(query, after, limit, len(self.log), backward=backward)
+
+    def undo(self, end: int) -> None:
+        """Take back what was recorded after *end*."""
+        self.index.cut(end)
+        for recorded in self.log[end:]:
+            del self.ids[recorded.id.int]
+            self.streams[recorded.stream.category][recorded.stream.id].pop()
+        del self.log[end:]
+
     # Reading.
+
+    def visible(self) -> int:
+        """Give the log's end for readers."""
+        return len(self.log) if self.end is None else self.end
+
+    def shown(self, stream: StreamName) -> Sequence[Recorded[E]]:
+        """Give the part of a stream that readers may see."""
+        recorded = self.stream(stream)
+        if self.end is None:
+            return recorded
+        return [each for each in recorded if each.position <= self.end]
 
     async def read_stream(
         self,
@@ -226,7 +323,7 @@ class _Memory(Generic[E]):
         backward: bool = False,
     ) -> Page[E]:
         self.check_open()
-        recorded = self.stream(stream)
+        recorded = self.shown(stream)
         count = len(recorded) if limit is None else limit
         if backward:
             end = len(recorded) if after == 0 else min(after - 1, len(recorded))
@@ -239,7 +336,11 @@ class _Memory(Generic[E]):
     async def load_events(self, stream: StreamName, *, after: int = 0) -> Loaded[E]:
         if self.closed:
             self.check_open()
-        recorded = self.streams[stream.category].get(stream.id, ())
+        recorded: Sequence[Recorded[E]]
+        if self.end is None:
+            recorded = self.streams[stream.category].get(stream.id, ())
+        else:
+            recorded = self.shown(stream)
         tail = recorded[after:] if after else recorded
         return Loaded([each.event for each in tail], len(recorded))
 
@@ -252,25 +353,31 @@ class _Memory(Generic[E]):
         backward: bool = False,
     ) -> Page[E]:
         self.check_open()
-        head = len(self.log)
+        return self.page(query, after, limit, self.visible(), backward=backward)
+
+    def page(
+        self, query: AnyQuery, after: int, limit: int, head: int, *, backward: bool
+    ) -> Page[E]:
+        """Give a page of the log up to *head*."""
         if backward:
-            before = min(after - 1 if after else head, head)
-            events = self.index.before(query, before, limit)
+            last = min(after - 1 if after else head, head)
+            events = self.index.before(query, last, limit)
             full = len(events) == limit
-            last = events[-1].position if events else after
-            return Page(events, last if full else START, head)
-        events = self.index.after(query, after, limit)
+            reached = events[-1].position if events else after
+            return Page(events, reached if full else START, head)
+        events = self.index.after(query, after, head, limit)
         full = len(events) == limit
         reached = (events[-1].position if events else after) if full else head
         return Page(events, max(reached, after), head)
 
     async def find(self, event_id: UUID) -> Recorded[E] | None:
         self.check_open()
-        return self.ids.get(event_id.int)
+        found = self.ids.get(event_id.int)
+        return None if found is None or found.position > self.visible() else found
 
     async def head(self) -> int:
         self.check_open()
-        return len(self.log)
+        return self.visible()
 
     async def changed(self, position: int, *, timeout: timedelta) -> None:
         self.check_open()
@@ -290,15 +397,18 @@ class _Memory(Generic[E]):
         return None if position is None else Checkpoint(name, position)
 
     async def delete_checkpoint(self, name: str) -> None:
+        await self.line.free()
         self.checkpoints.pop(name, None)
 
     async def load_snapshot(self, name: str) -> Snapshot[bytes] | None:
         return self.snapshots.get(name)
 
     async def delete_snapshot(self, name: str) -> None:
+        await self.line.free()
         self.snapshots.pop(name, None)
 
     async def save(self, change: Also) -> None:
+        await self.line.free()
         self.check_open()
         self.check((change,))
         self.change(change)
@@ -320,6 +430,7 @@ def memory_store(codec: Codec[E] | None = None) -> EventStore[E]:
     memory = _Memory(cast("Codec[E]", value_codec()) if codec is None else codec)
     return EventStore(
         append=memory.append,
+        transaction=memory.transaction,
         read_stream=memory.read_stream,
         load_events=memory.load_events,
         read_all=memory.read_all,
@@ -332,6 +443,7 @@ def memory_store(codec: Codec[E] | None = None) -> EventStore[E]:
         snapshots=Snapshots(memory.load_snapshot, memory.save, memory.delete_snapshot),
         dead_letters=memory.records.dead_letters(memory.save),
         leases=memory.records.leases(),
+        encode=memory.codec.encode,
         verify=memory.verify,
         close=memory.close,
     )

@@ -10,6 +10,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from ..core.errors import LeaseLostError
+from ..core.event import StreamName
 from ..ports import (
     DeadLetter,
     DeadLetters,
@@ -21,13 +22,22 @@ from ..ports import (
 )
 
 _age = attrgetter("first_failed_at", "position", "event_id")
+_place = attrgetter("position", "event_id")
 
 
 class MemoryRecords:
-    """Two dicts; nothing here awaits, so each call is one step for everyone else."""
+    """Two dicts; each call is one step for everyone else.
 
-    def __init__(self, check_open: Callable[[], None]) -> None:
+    Args:
+        check_open: refuses what comes after the store was closed.
+        free: waits for a transaction that is open, before anything is changed.
+    """
+
+    def __init__(
+        self, check_open: Callable[[], None], free: Callable[[], Awaitable[None]]
+    ) -> None:
         self.check_open = check_open
+        self.free = free
         self.letters: dict[tuple[str, UUID], DeadLetter] = {}
         self.leased: dict[str, Lease] = {}
         self.tokens: dict[str, int] = {}  # the last one given out, also when released
@@ -36,7 +46,9 @@ class MemoryRecords:
         self, save: Callable[[SaveDeadLetter], Awaitable[None]]
     ) -> DeadLetters:
         """Give the record; *save* is the store's."""
-        return DeadLetters(self.get, self.list, save, self.update, self.delete)
+        return DeadLetters(
+            self.get, self.list, save, self.update, self.delete, self.streams
+        )
 
     def leases(self) -> Leases:
         """Give the record."""
@@ -58,17 +70,30 @@ class MemoryRecords:
         subscription: str | None = None,
         *,
         status: DeadLetterStatus | None = None,
+        stream: StreamName | None = None,
         limit: int = 100,
     ) -> tuple[DeadLetter, ...]:
-        """Give letters, the oldest first."""
+        """Give letters, the oldest first; those of one stream by position."""
         self.check_open()
         found = [
             letter
             for letter in self.letters.values()
             if subscription in (None, letter.subscription)
             and status in (None, letter.status)
+            and stream in (None, letter.stream)
         ]
-        return tuple(sorted(found, key=_age)[:limit])
+        return tuple(sorted(found, key=_age if stream is None else _place)[:limit])
+
+    async def streams(self, subscription: str) -> frozenset[StreamName]:
+        """Give the streams with letters that are not resolved."""
+        self.check_open()
+        return frozenset(
+            letter.stream
+            for letter in self.letters.values()
+            if letter.subscription == subscription
+            and letter.status != "resolved"
+            and letter.stream is not None
+        )
 
     def is_stored(self, letter: DeadLetter) -> bool:
         """Tell whether a letter is stored exactly so."""
@@ -77,6 +102,7 @@ class MemoryRecords:
 
     async def update(self, letter: DeadLetter, was: DeadLetter) -> bool:
         """Replace *was* if it is still there."""
+        await self.free()
         unchanged = self.is_stored(was)
         if unchanged:
             self.put(letter)
@@ -84,6 +110,7 @@ class MemoryRecords:
 
     async def delete(self, letter: DeadLetter) -> bool:
         """Forget *letter* if it is still there."""
+        await self.free()
         unchanged = self.is_stored(letter)
         if unchanged:
             del self.letters[letter.subscription, letter.event_id]
@@ -100,6 +127,7 @@ class MemoryRecords:
 
     async def acquire(self, name: str, owner: str, ttl: timedelta) -> Lease | None:
         """Give the lease to *owner*, unless somebody else has it."""
+        await self.free()
         self.check_open()
         now, held = datetime.now(UTC), self.leased.get(name)
         if held is not None and held.owner != owner and now < held.until:
@@ -116,6 +144,7 @@ class MemoryRecords:
 
     async def renew(self, lease: Lease, ttl: timedelta) -> Lease | None:
         """Let a lease last longer, unless it is lost."""
+        await self.free()
         if not self.holds(lease):
             return None
         renewed = replace(self.leased[lease.name], until=datetime.now(UTC) + ttl)
@@ -124,5 +153,6 @@ class MemoryRecords:
 
     async def release(self, lease: Lease) -> None:
         """Give a lease back."""
+        await self.free()
         if self.holds(lease):
             del self.leased[lease.name]

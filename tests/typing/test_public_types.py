@@ -26,6 +26,7 @@ from evsrc import (
     DomainEvent,
     EventStoreRecord,
     Fence,
+    HandlerProjection,
     InMemoryCheckpointRepository,
     InMemoryDLQRepository,
     InMemoryEventBus,
@@ -36,21 +37,28 @@ from evsrc import (
     Page,
     Query,
     QueryDecider,
+    Rebuilt,
     Recorded,
     SaveDeadLetter,
     SnapshotStore,
     StreamName,
+    Transaction,
     View,
+    ViewProjection,
     Write,
     any_of,
     compose,
     compose_map,
     fold,
     handles,
+    inline,
     json_codec,
+    load_view,
     memory_store,
     new_event,
+    project,
     query,
+    rebuild,
     register_event,
     run,
     sqlite_store,
@@ -233,3 +241,18 @@ async def classes(id: UUID) -> None:
         InMemoryCheckpointRepository(),
         dlq_repo=dlq,
     )
+
+
+async def projections(
+    store: EventStoreRecord[TaskCreated],
+    counted: ViewProjection[int, TaskCreated],
+    handled: HandlerProjection[TaskCreated],
+) -> None:
+    """A projection knows its state, a transaction its events."""
+    assert_type(project(store, counted).state, int)
+    assert_type(await load_view(store, counted), tuple[int, int])
+    assert_type(await inline(store, counted, handled), EventStoreRecord[TaskCreated])
+    assert_type(await rebuild(store, handled, replaces="a@1"), Rebuilt)
+    async with store.transaction() as tx:
+        assert_type(tx, Transaction[TaskCreated])
+        assert_type(await tx.append(), Appended | Conflict)

@@ -6,8 +6,14 @@ while a call is in flight share the next one (group commit).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeAlias, get_args
@@ -21,12 +27,15 @@ from ...ports import (
     Also,
     Append,
     Appended,
+    BeginTransaction,
     Changed,
     Conflict,
     EventStore,
+    Transaction,
     Write,
 )
 from ..commits import Commits, Job, encode_write
+from ..transactions import watched
 from ..wakeup import Wakeup
 from .connections import (
     Db,
@@ -42,6 +51,7 @@ from .notices import Notices
 from .reader import Reader
 from .schema import Names, Ordering, check
 from .schema import migrate as migrate_schema
+from .transactions import on_connection, own_transaction
 from .writer import Writer, packed_change
 
 Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
@@ -114,9 +124,12 @@ class _Appending(Generic[E]):
         verdicts = await self.writer.commit(jobs)
         written = zip(jobs, verdicts, strict=True)
         if any(job.events and isinstance(v, Appended) for job, v in written):
-            self.notices.wakeup.advance(self.writer.head)
-            self.notices.committed(look=self.writer.concurrent)
+            self.committed(self.writer.head)
         return verdicts
+
+    def committed(self, head: int) -> None:
+        self.notices.wakeup.advance(head)
+        self.notices.committed(look=self.writer.concurrent)
 
     async def changed(self, position: int, *, timeout: timedelta) -> None:
         wakeup = self.notices.wakeup
@@ -222,13 +235,29 @@ async def postgresql_store(
     def within(transaction: Any) -> EventStore[E]:
         return _within(transaction, server, names, encoder, writer)
 
-    made = _record(reader, appending.append, appending.save, appending.changed, close)
+    room = _room_for_transactions(source, max_connections)
+
+    def inside(db: Db) -> EventStore[E]:
+        return _within(db, server, names, encoder, writer, ours=True)
+
+    @asynccontextmanager
+    async def transaction() -> AsyncGenerator[Transaction[E]]:
+        async with room, appending.commits.line.noted():
+            async with own_transaction(server, inside) as (tx, watch):
+                yield tx
+            if watch.reached:
+                appending.committed(watch.reached)
+
+    made = _record(
+        reader, appending.append, transaction, appending.save, appending.changed, close
+    )
     return PostgreSQLStore(**vars(made), within=within)
 
 
 def _record(
     reader: Reader[E],
     append: Append[E],
+    transaction: BeginTransaction[E],
     save: Callable[[Also], Awaitable[None]],
     changed: Changed,
     close: Callable[[], Awaitable[None]],
@@ -236,6 +265,7 @@ def _record(
     records = reader.records
     return EventStore(
         append=append,
+        transaction=transaction,
         read_stream=reader.read_stream,
         load_events=reader.load_events,
         read_all=reader.read_all,
@@ -246,8 +276,10 @@ def _record(
         snapshots=records.snapshots(save),
         dead_letters=records.dead_letters(save),
         leases=records.leases(),
+        encode=reader.codec.encode,
         verify=reader.verify,
         close=close,
+        concurrent=reader.concurrent,
     )
 
 
@@ -268,20 +300,24 @@ def _within(
     names: Names,
     encoder: _Encoder[E],
     outer: Writer,
+    *,
+    ours: bool = False,
 ) -> EventStore[E]:
     server = Server(
         lend_within(transaction), outside.where, timeout=outside.timeout, patience=0
     )
     concurrent, lossy = outer.concurrent, outer.lossy
-    writer = Writer(server, names, concurrent=concurrent, lossy=lossy, alone=False)
+    writer = Writer(server, names, concurrent=concurrent, lossy=lossy, alone=ours)
     reader = Reader(server, names, encoder.codec, concurrent=concurrent)
 
     async def commit(job: Job) -> Appended | Conflict:
         async with server.lend() as db:
             try:
-                (verdict,) = await writer.call(
-                    db, [job], writer.arguments([job]), careful=True
-                )
+                if ours and concurrent:
+                    verdict = await writer.call_in_turn(db, job)
+                else:
+                    arguments = writer.arguments([job])
+                    (verdict,) = await writer.call(db, [job], arguments, careful=True)
             except Exception as error:  # noqa: BLE001 - translated and raised
                 server.fail(error)
         if isinstance(verdict, EvsrcError):
@@ -293,6 +329,13 @@ def _within(
     ) -> Appended | Conflict:
         return await commit(encoder.job(writes, also))
 
+    @asynccontextmanager
+    async def savepoint() -> AsyncGenerator[Transaction[E]]:
+        async with server.lend() as db, db.transaction():
+            inside = on_connection(made, db)
+            async with watched(inside, server.where) as (tx, _):
+                yield tx
+
     async def save(change: Also) -> None:
         await commit(encoder.job((), (change,)))
 
@@ -302,7 +345,8 @@ def _within(
     async def close() -> None:
         """Leave the transaction, and the store, as they are."""
 
-    return _record(reader, append, save, changed, close)
+    made = _record(reader, append, savepoint, save, changed, close)
+    return made
 
 
 async def _server(
@@ -335,6 +379,17 @@ async def _server(
             f"not {type(source).__qualname__}"
         )
     return Server(lend, where, timeout=timeout, patience=patience)
+
+
+def _room_for_transactions(
+    source: Source, connections: int
+) -> AbstractAsyncContextManager[None]:
+    """Limit the open transactions: what they wait for needs connections as well."""
+    if isinstance(source, asyncpg.Pool):
+        connections = source.get_max_size()
+    elif not isinstance(source, str):
+        return nullcontext()  # the sessions' pool is the caller's affair
+    return asyncio.Semaphore(max(1, connections - 3))
 
 
 def _check_room(connections: int, least: int, busy: str) -> None:

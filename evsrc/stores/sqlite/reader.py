@@ -37,12 +37,20 @@ class Reader(Generic[E]):
     def __init__(self, db: sqlite3.Connection, codec: Codec[E]) -> None:
         self.db = db
         self.codec = codec
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget names and streams: what was read of them may be gone."""
         self.names: dict[int, str] = {}
         self.keys: dict[str, int] = {}
         self.streams: dict[int, StreamName] = {}
 
     @contextmanager
     def _snapshot(self) -> Generator[None, None, None]:
+        inside: bool = self.db.in_transaction  # in memory, in a transaction's block
+        if inside:
+            yield
+            return
         self.db.execute("BEGIN")
         try:
             yield
