@@ -311,6 +311,21 @@ def renews_lost_leases(store: Store) -> Store:
     return replace(store, leases=replace(kept, renew=renew))
 
 
+def lists_leases_that_are_over(store: Store) -> Store:
+    kept, given = store.leases, dict[str, Any]()
+
+    async def acquire(name: str, owner: str, ttl: Any) -> Any:
+        given[name] = await kept.acquire(name, owner, ttl)
+        return given[name]
+
+    async def over(prefix: str) -> Any:
+        now = {lease.name: lease for lease in await kept.list(prefix)}
+        late = {n: g for n, g in given.items() if n.startswith(prefix)}
+        return tuple(lease for _, lease in sorted((late | now).items()))
+
+    return replace(store, leases=replace(kept, acquire=acquire, list=over))
+
+
 def replace_events(write: Write[Any], events: Any) -> Write[Any]:
     return Write(write.stream, events, write.expected)
 
@@ -341,6 +356,7 @@ def replace_events(write: Write[Any], events: Any) -> Write[Any]:
         starts_tokens_again,
         releases_for_others,
         renews_lost_leases,
+        lists_leases_that_are_over,
     ],
     ids=lambda broken: broken.__name__,
 )

@@ -221,7 +221,7 @@ class _Store(Generic[E]):
                 lambda name: self.delete("delete_snapshot", name),
             ),
             dead_letters=dead_letters(db, reading, write, read, self.save),
-            leases=leases(db, write),
+            leases=leases(db, reading, write, read),
             verify=self.verify,
             close=self.close,
         )
