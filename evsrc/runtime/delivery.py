@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -10,10 +10,10 @@ from typing import Generic, Literal, TypeAlias
 
 from msgspec import Struct
 
-from ..core.event import E, Recorded
+from ..core.event import E, Recorded, StreamName
 from ..core.expectation import ALL, AnyQuery
 from ..core.policy import FailurePolicy, Stop, retry_then
-from ..ports import Checkpoints
+from ..ports import Also, Checkpoints
 
 
 class State(StrEnum):
@@ -71,6 +71,14 @@ class Delivery(Generic[E]):
         park: puts an event aside, durably; needed if *on_failure* parks.
         checkpoint_due: when to save the checkpoint.
         checkpoints: where; the store's own by default.
+        also: what is written or checked in the transaction of each checkpoint, asked
+            for each time: a `Fence` keeps a worker that has lost its lease from moving
+            it. Needs the store's own checkpoints.
+        streams: deliver only the events of these streams (a partition); the others
+            move the checkpoint all the same. It must be pure.
+
+    Raises:
+        ValueError: *page* is less than 1; *also* and *checkpoints* are both given.
     """
 
     query: AnyQuery = ALL
@@ -81,3 +89,14 @@ class Delivery(Generic[E]):
     park: ParkEvent[E] | None = None
     checkpoint_due: CheckpointDue = after_page
     checkpoints: Checkpoints | None = None
+    also: Callable[[], Sequence[Also]] = tuple
+    streams: Callable[[StreamName], bool] | None = None
+
+    def __post_init__(self) -> None:
+        if self.page < 1:
+            raise ValueError(f"a page has at least 1 event, not {self.page!r}")
+        if self.also is not tuple and self.checkpoints is not None:
+            raise ValueError(
+                "`also` is written with the store's own checkpoints: it cannot be "
+                "in one transaction with `checkpoints` kept elsewhere"
+            )

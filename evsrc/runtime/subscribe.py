@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final, Generic
@@ -17,6 +18,7 @@ from typing import Final, Generic
 from ..core.errors import (
     CheckpointAheadError,
     CheckpointError,
+    LeaseLostError,
     StoreBusyError,
     SubscriptionError,
     SubscriptionStateError,
@@ -55,8 +57,6 @@ class Subscription(Generic[E]):
         handle: Handler[E],
         delivery: Delivery[E],
     ) -> None:
-        if delivery.page < 1:
-            raise ValueError(f"a page has at least 1 event, not {delivery.page!r}")
         self.name = name
         self.state = State.STARTING
         self.position = START
@@ -306,7 +306,7 @@ class Subscription(Generic[E]):
             self._become(State.CATCHING_UP)
         due, handle = self._delivery.checkpoint_due, self._handle
         each = due is not after_page
-        for recorded in page.events:
+        for recorded in self._ours(page.events):
             if self._held:
                 return False
             self._handling = True
@@ -333,6 +333,10 @@ class Subscription(Generic[E]):
         if moved and due(self._progress(page_ended=True)):
             await self._save()
         return True
+
+    def _ours(self, events: tuple[Recorded[E], ...]) -> Sequence[Recorded[E]]:
+        ours = self._delivery.streams
+        return events if ours is None else [r for r in events if ours(r.stream)]
 
     async def _settle(self, recorded: Recorded[E], error: Exception) -> bool:
         """Follow the policy for a failed event; False: left unhandled to stop."""
@@ -411,17 +415,24 @@ class Subscription(Generic[E]):
         known, self._saved = self._saved, None  # unknown while it is under way
         change = SaveCheckpoint(self.name, self.position, after=known)
         try:
-            await self._checkpoints.save(change)
+            await self._commit(change)
         except StoreBusyError as error:  # handled all the same; the next one saves it
             self._saved = known
             _log.warning("checkpoint of %r not saved: %s", self.name, error)
             return
-        except CheckpointError:
+        except (CheckpointError, LeaseLostError):
             self._saved = self.position  # it is another worker's now: leave it alone
             raise
         self._saved = change.position
         self._saved_at = asyncio.get_running_loop().time()
         self._since_save = 0
+
+    async def _commit(self, change: SaveCheckpoint) -> None:
+        also = self._delivery.also()
+        if also:
+            await self._store.append(also=(change, *also))
+        else:
+            await self._checkpoints.save(change)
 
     async def _finish(self) -> None:
         try:
