@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         QueryItem,
         satisfies,
     )
+    from .core.partition import partition_of
     from .core.policy import (
         Failure,
         Park,
@@ -214,6 +215,12 @@ if TYPE_CHECKING:
         query,
         transact,
     )
+    from .runtime.workers import (
+        PartitionStatus,
+        Worker,
+        WorkerStatus,
+        work,
+    )
     from .stores.memory import (
         memory_store,
     )
@@ -288,6 +295,7 @@ _HOMES = {
     "QueryItem": "core.expectation",
     "STREAM_EXISTS": "core.expectation",
     "satisfies": "core.expectation",
+    "partition_of": "core.partition",
     "Failure": "core.policy",
     "Park": "core.policy",
     "Retry": "core.policy",
@@ -367,6 +375,10 @@ _HOMES = {
     "subscribe": "runtime.subscribe",
     "query": "runtime.transact",
     "transact": "runtime.transact",
+    "PartitionStatus": "runtime.workers",
+    "Worker": "runtime.workers",
+    "WorkerStatus": "runtime.workers",
+    "work": "runtime.workers",
     "memory_store": "stores.memory",
     "PostgreSQLCheckpointRepository": "facade.postgresql",
     "PostgreSQLDLQRepository": "facade.postgresql",
@@ -450,6 +462,7 @@ __all__ = [
     "Page",
     "Park",
     "Parked",
+    "PartitionStatus",
     "PostgreSQLCheckpointRepository",
     "PostgreSQLDLQRepository",
     "PostgreSQLEventStore",
@@ -498,6 +511,8 @@ __all__ = [
     "UnhandledEventError",
     "UnknownEvent",
     "View",
+    "Worker",
+    "WorkerStatus",
     "Write",
     "__version__",
     "adapt",
@@ -523,6 +538,7 @@ __all__ = [
     "new_event",
     "new_id",
     "opaque_codec",
+    "partition_of",
     "postgresql_store",
     "project",
     "query",
@@ -533,6 +549,7 @@ __all__ = [
     "sqlite_store",
     "subscribe",
     "transact",
+    "work",
 ]
 
 

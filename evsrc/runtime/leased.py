@@ -22,7 +22,7 @@ _AT_ONCE: Final = timedelta(0)
 
 
 class Leased(Generic[E]):
-    """A partition that this worker has.
+    """A partition that this worker has; nothing is delivered before `start`.
 
     Args:
         number: which one.
@@ -48,7 +48,11 @@ class Leased(Generic[E]):
         self._endings: set[asyncio.Task[None]] = set()
         self._alarm = asyncio.get_running_loop().call_at(until, self.lose)
         self.subscription = make(self)
-        self.subscription.start()
+
+    def start(self) -> None:
+        """Deliver."""
+        if not self.leaving:
+            self.subscription.start()
 
     def fence(self) -> Fence:
         """Give what each checkpoint carries."""
@@ -70,7 +74,7 @@ class Leased(Generic[E]):
         """Deliver again, from the checkpoint on, if an error of the store ended it."""
         if self.subscription.ended and not self.leaving and not self.failed:
             self.subscription = self._make(self)
-            self.subscription.start()
+            self.start()
 
     def hand_over(self, leases: Leases, patience: timedelta) -> None:
         """Finish the event in hand, save the checkpoint, and release the lease."""

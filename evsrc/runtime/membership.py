@@ -7,7 +7,7 @@ at once. The partitions are the leases `name#0`, `name#1` and so on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from itertools import count
 from typing import Final, NamedTuple
@@ -29,6 +29,10 @@ class Sight(NamedTuple):
     def of(self, owner: str) -> list[int]:
         """Give the partitions that a worker should have."""
         return [number for number, member in self.target.items() if member == owner]
+
+    def with_those(self, owner: str, numbers: Iterable[int]) -> Sight:
+        """Give what it looks like when *owner* has these, too."""
+        return self._replace(owners={**self.owners, **dict.fromkeys(numbers, owner)})
 
     @property
     def balanced(self) -> bool:

@@ -245,8 +245,9 @@ class Worker(Generic[E]):
         try:
             await self._renew()
             async with asyncio.timeout(self._lease.total_seconds()):
-                self._sight = await self._membership.look()
-                await self._rebalance(self._sight)
+                sight = await self._membership.look()
+                await self._rebalance(sight)
+            self._sight = sight.with_those(self.owner, self._leased)
             balanced = self._sight.balanced
             self.state, self._error = State.LIVE, None
         except StoreClosedError:
@@ -284,22 +285,34 @@ class Worker(Generic[E]):
             if number not in due:
                 leased.hand_over(self._store.leases, self._patience)
             leased.restart()
-        for number in due:
-            free = sight.owners.get(number, self.owner) == self.owner
-            if free and number not in self._leased and not self._stopping.is_set():
-                await self._take(number)
+        await self._take(
+            [
+                number
+                for number in due
+                if number not in self._leased
+                and sight.owners.get(number, self.owner) == self.owner
+            ]
+        )
         have = set(self._leased)
         self._rebalances += have != self._had
         self._had = have
 
-    async def _take(self, number: int) -> None:
-        asked = asyncio.get_running_loop().time()
-        name = f"{self.name}#{number}"
-        lease = await self._store.leases.acquire(name, self.owner, self._lease)
-        if lease is not None:
-            until = self._until(asked)
-            self._empty.clear()
-            self._leased[number] = Leased(number, lease, until, self._make, self._gone)
+    async def _take(self, numbers: list[int]) -> None:
+        """Take what is free, and start together, so that pages can be shared."""
+        taken: list[Leased[E]] = []
+        try:
+            for number in numbers:
+                asked = asyncio.get_running_loop().time()
+                name = f"{self.name}#{number}"
+                lease = await self._store.leases.acquire(name, self.owner, self._lease)
+                if lease is not None:
+                    until = self._until(asked)
+                    leased = Leased(number, lease, until, self._make, self._gone)
+                    self._leased[number] = leased
+                    taken.append(leased)
+        finally:
+            for leased in taken:
+                leased.start()
 
     def _until(self, asked: float) -> float:
         return asked + self._lease.total_seconds() * _SAFE
@@ -329,6 +342,7 @@ class Worker(Generic[E]):
         """Give up everything; what takes its time keeps its lease for so long."""
         with suppress(StoreError):
             await self._membership.leave()
+        self._empty.clear()
         for leased in self._leased.values():
             leased.hand_over(self._store.leases, self._patience)
         while self._leased:
