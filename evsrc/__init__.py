@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         SubscriptionConfigError,
         SubscriptionError,
         SubscriptionStateError,
+        TransactionError,
         UnhandledEventError,
     )
     from .core.errors import (
@@ -188,6 +189,7 @@ if TYPE_CHECKING:
         SaveCheckpoint,
         SaveDeadLetter,
         SaveSnapshot,
+        Transaction,
         Write,
     )
     from .ports import (
@@ -226,6 +228,7 @@ if TYPE_CHECKING:
     )
     from .stores.postgresql import PostgreSQLStore, migration_sql, postgresql_store
     from .stores.sqlite import (
+        SQLiteConnection,
         sqlite_store,
     )
 
@@ -282,6 +285,7 @@ _HOMES = {
     "SubscriptionConfigError": "core.errors",
     "SubscriptionError": "core.errors",
     "SubscriptionStateError": "core.errors",
+    "TransactionError": "core.errors",
     "UnhandledEventError": "core.errors",
     "Metadata": "core.event",
     "NO_METADATA": "core.event",
@@ -364,6 +368,7 @@ _HOMES = {
     "SaveCheckpoint": "ports",
     "SaveDeadLetter": "ports",
     "SaveSnapshot": "ports",
+    "Transaction": "ports",
     "Write": "ports",
     "StateCache": "runtime.cache",
     "Delivery": "runtime.delivery",
@@ -387,6 +392,7 @@ _HOMES = {
     "PostgreSQLStore": "stores.postgresql",
     "migration_sql": "stores.postgresql",
     "postgresql_store": "stores.postgresql",
+    "SQLiteConnection": "stores.sqlite",
     "sqlite_store": "stores.sqlite",
 }
 _RENAMED = {"EventSourceError": "EvsrcError", "EventStoreRecord": "EventStore"}
@@ -479,6 +485,7 @@ __all__ = [
     "Recorded",
     "Retry",
     "SQLiteCheckpointRepository",
+    "SQLiteConnection",
     "SQLiteDLQRepository",
     "SQLiteEventStore",
     "SQLiteSnapshotStore",
@@ -508,6 +515,8 @@ __all__ = [
     "SubscriptionConfigError",
     "SubscriptionError",
     "SubscriptionStateError",
+    "Transaction",
+    "TransactionError",
     "UnhandledEventError",
     "UnknownEvent",
     "View",

@@ -7,9 +7,10 @@ A store is a frozen record of functions, so a cache, a tracer or a fault injecto
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Generic, Literal, Protocol, TypeAlias
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -262,6 +263,46 @@ class Append(Protocol[E]):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Transaction(Generic[E]):
+    """A transaction of the store that is open: what is done in it happens together.
+
+    Args:
+        append: like the store's. It is judged at once, on what the transaction has
+            done so far, and tells versions and positions; nobody else sees them yet. A
+            `Conflict` leaves the transaction usable. After an append that raised, it
+            can only be rolled back.
+        connection: what your own SQL is run on: asyncpg's connection (PostgreSQL), a
+            `SQLiteConnection`, or None (memory).
+    """
+
+    append: Append[E]
+    connection: Any
+
+
+class BeginTransaction(Protocol[E]):
+    """Open a transaction: `async with store.transaction() as tx:`.
+
+    Leaving the block commits, as durably as an append; an exception or a cancellation
+    rolls everything back. Readers see nothing of it, and nobody is woken, before the
+    commit. Appends of the store itself wait until it ends (SQLite, memory: all of them;
+    PostgreSQL: from the transaction's first append on), so be brief. Inside the block,
+    append with `tx.append` alone.
+
+    Raises:
+        TransactionError: from the store's own `append` inside the block, which would
+            wait for ever; from the block's end, if an append in it raised, or a
+            statement has ended the transaction; from what is used after the end.
+        StoreBusyError: another process held the lock for too long; nothing was written.
+        AppendOutcomeUnknownError: the connection was lost at the commit.
+        StoreError: the store could not; nothing was written.
+    """
+
+    def __call__(self) -> AbstractAsyncContextManager[Transaction[E]]:
+        """Give the transaction's block."""
+        ...
+
+
 class ReadStream(Protocol[E]):
     """Read a stream's events after a version, in version order, a page at a time.
 
@@ -415,6 +456,7 @@ class EventStore(Generic[E]):
     """
 
     append: Append[E]
+    transaction: BeginTransaction[E]
     read_stream: ReadStream[E]
     load_events: LoadEvents[E]
     read_all: ReadAll[E]

@@ -24,10 +24,18 @@ _age = attrgetter("first_failed_at", "position", "event_id")
 
 
 class MemoryRecords:
-    """Two dicts; nothing here awaits, so each call is one step for everyone else."""
+    """Two dicts; each call is one step for everyone else.
 
-    def __init__(self, check_open: Callable[[], None]) -> None:
+    Args:
+        check_open: refuses what comes after the store was closed.
+        free: waits for a transaction that is open, before anything is changed.
+    """
+
+    def __init__(
+        self, check_open: Callable[[], None], free: Callable[[], Awaitable[None]]
+    ) -> None:
         self.check_open = check_open
+        self.free = free
         self.letters: dict[tuple[str, UUID], DeadLetter] = {}
         self.leased: dict[str, Lease] = {}
         self.tokens: dict[str, int] = {}  # the last one given out, also when released
@@ -77,6 +85,7 @@ class MemoryRecords:
 
     async def update(self, letter: DeadLetter, was: DeadLetter) -> bool:
         """Replace *was* if it is still there."""
+        await self.free()
         unchanged = self.is_stored(was)
         if unchanged:
             self.put(letter)
@@ -84,6 +93,7 @@ class MemoryRecords:
 
     async def delete(self, letter: DeadLetter) -> bool:
         """Forget *letter* if it is still there."""
+        await self.free()
         unchanged = self.is_stored(letter)
         if unchanged:
             del self.letters[letter.subscription, letter.event_id]
@@ -100,6 +110,7 @@ class MemoryRecords:
 
     async def acquire(self, name: str, owner: str, ttl: timedelta) -> Lease | None:
         """Give the lease to *owner*, unless somebody else has it."""
+        await self.free()
         self.check_open()
         now, held = datetime.now(UTC), self.leased.get(name)
         if held is not None and held.owner != owner and now < held.until:
@@ -116,6 +127,7 @@ class MemoryRecords:
 
     async def renew(self, lease: Lease, ttl: timedelta) -> Lease | None:
         """Let a lease last longer, unless it is lost."""
+        await self.free()
         if not self.holds(lease):
             return None
         renewed = replace(self.leased[lease.name], until=datetime.now(UTC) + ttl)
@@ -124,6 +136,7 @@ class MemoryRecords:
 
     async def release(self, lease: Lease) -> None:
         """Give a lease back."""
+        await self.free()
         if self.holds(lease):
             del self.leased[lease.name]
 

@@ -31,6 +31,7 @@ from ..core.errors import (
     InvalidEventError,
     LeaseLostError,
     StoreClosedError,
+    TransactionError,
 )
 from ..core.event import Metadata, NewEvent, Recorded, StreamName
 from ..core.expectation import (
@@ -54,6 +55,7 @@ from ..ports import (
     SaveCheckpoint,
     SaveDeadLetter,
     SaveSnapshot,
+    Transaction,
     Write,
 )
 
@@ -430,6 +432,163 @@ async def takes_large_appends(store: Store) -> None:
     assert await _numbers(store, _A) == list(range(3000))
     assert (await store.load_events(_B)).events[0].text == "x" * 262_144
     assert len(await _log(store, limit=700)) == 3001
+
+
+# Transactions.
+
+
+class _OnPurposeError(Exception):
+    """What a block is left with."""
+
+
+async def _placed(tx: Transaction[Any], write: Write[Any], **also: Any) -> Appended:
+    outcome = await tx.append(write, **also)
+    assert isinstance(outcome, Appended), f"refused: {outcome}"
+    return outcome
+
+
+@_check
+async def commits_transactions_whole(store: Store) -> None:
+    """What a transaction appends is judged at once, and seen together at its end."""
+    await _append(store, _B, [0])
+    sizes: set[tuple[bool, int]] = set()
+    done = asyncio.Event()
+
+    async def watch() -> None:
+        while not done.is_set():
+            saved = await store.checkpoints.load("tx") is not None
+            page = await store.read_all()
+            sizes.add((saved, len(page.events)))
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    async with store.transaction() as tx:
+        first = await _placed(tx, Write(_A, _new(1, 2), NO_STREAM))
+        await asyncio.sleep(0.01)
+        also = [SaveCheckpoint("tx", 1, after=START)]
+        second = await _placed(tx, Write(_B, _new(3), 1), also=also)
+        third = await _placed(tx, Write(_A, _new(4), 2))
+        assert (first.version, second.version, third.version) == (2, 2, 3)
+        await asyncio.sleep(0.01)
+    done.set()
+    await watching
+    assert sizes <= {(False, 1), (False, 5), (True, 5)}, (
+        "a part of a transaction was seen"
+    )
+    log = await _log(store)
+    assert [r.event.n for r in log] == [0, 1, 2, 3, 4]
+    told = [first.position, second.position, third.position]
+    assert [log[2].position, log[3].position, log[4].position] == told
+    assert await store.checkpoints.load("tx") == Checkpoint("tx", 1)
+    assert await _numbers(store, _A) == [1, 2, 4]
+
+
+@_check
+async def rolls_transactions_back(store: Store) -> None:
+    """An exception or a cancellation takes everything back; the store goes on."""
+    write = Write(_A, _new(1, 2), NO_STREAM)
+    also = [SaveCheckpoint("tx", 1), SaveDeadLetter(_letter(1))]
+    with suppress(_OnPurposeError):
+        async with store.transaction() as tx:
+            await _placed(tx, write, also=also)
+            raise _OnPurposeError
+    begun = asyncio.Event()
+
+    async def hold() -> None:
+        async with store.transaction() as tx:
+            await _placed(tx, write, also=also)
+            begun.set()
+            await asyncio.Event().wait()
+
+    holding = asyncio.create_task(hold())
+    await begun.wait()
+    holding.cancel()
+    await asyncio.wait([holding])
+    assert holding.cancelled()
+    await _is_empty(store)
+    assert await store.checkpoints.load("tx") is None
+    assert await store.dead_letters.list() == ()
+    again = await store.append(write)
+    assert isinstance(again, Appended)
+    assert not again.repeated, "the ids of what was taken back are free"
+    assert await _numbers(store, _A) == [1, 2]
+
+
+@_check
+async def judges_inside_transactions(store: Store) -> None:
+    """A conflict leaves a transaction usable; an append that raised ends it."""
+    await _append(store, _A, [1])
+    twice = Write(_A, _new(2), 1)
+    async with store.transaction() as tx:
+        assert await tx.append(Write(_A, _new(9), 0)) == Conflict(_A, 0, 1)
+        done = await _placed(tx, twice)
+        again = await _placed(tx, twice)
+        assert again.repeated
+        assert again.placed == done.placed
+        assert await tx.append(Write(_A, _new(9), 1)) == Conflict(_A, 1, 2)
+    stale = [SaveCheckpoint("x", 2, after=1)]
+    try:
+        async with store.transaction() as tx:
+            await _placed(tx, Write(_B, _new(3), 0), also=[SaveCheckpoint("y", 1)])
+            await _refuses(CheckpointError, tx.append(also=stale))
+            await _refuses(TransactionError, tx.append(Write(_B, _new(4), ANY)))
+    except TransactionError:
+        pass
+    else:
+        raise AssertionError("a transaction in which an append failed was committed")
+    await _refuses(TransactionError, tx.append(Write(_B, _new(5), ANY)))
+    assert await store.checkpoints.load("y") is None
+    assert [r.event.n for r in await _log(store)] == [1, 2]
+
+
+@_check
+async def keeps_others_in_line(store: Store) -> None:
+    """Appends of others wait for a transaction; those inside it are told not to."""
+    stream = StreamName("others", "x")
+    async with store.transaction():
+        await _refuses(TransactionError, store.append(Write(_B, _new(9), ANY)))
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with store.transaction() as tx:
+            await _placed(tx, Write(_A, _new(1), ANY))
+            begun.set()
+            await end.wait()
+
+    holding = asyncio.create_task(hold())
+    await begun.wait()
+    others = [
+        asyncio.create_task(store.append(Write(stream, _new(n), n))) for n in range(5)
+    ]
+    saving = asyncio.ensure_future(store.checkpoints.save(SaveCheckpoint("x", 1)))
+    leasing = asyncio.ensure_future(store.leases.acquire("x", "worker", _SOON))
+    await asyncio.sleep(0.01)
+    end.set()
+    await asyncio.gather(holding, saving, leasing)
+    assert all(isinstance(each, Appended) for each in await asyncio.gather(*others))
+    assert leasing.result() is not None
+    assert await _numbers(store, stream) == list(range(5))
+    assert await _numbers(store, _A) == [1]
+    await asyncio.gather(*(_in_transaction(store, n) for n in range(5)))
+    assert sorted(await _numbers(store, _B)) == list(range(5))
+    assert await store.verify() == ()
+
+
+async def _in_transaction(store: Store, n: int) -> None:
+    async with store.transaction() as tx:
+        await _placed(tx, Write(_B, _new(n), ANY))
+
+
+@_check
+async def wakes_readers_after_transactions(store: Store) -> None:
+    """Whoever waits is woken by the commit, and not before it."""
+    waiting = asyncio.create_task(store.changed(START, timeout=4 * _SOON))
+    async with store.transaction() as tx:
+        await _placed(tx, Write(_A, _new(1), ANY))
+        await asyncio.sleep(0.01)
+        assert not waiting.done(), "woken before the commit"
+    await asyncio.wait_for(waiting, _SOON.total_seconds())
+    assert await store.head() > START
 
 
 # Reading.
