@@ -387,16 +387,20 @@ class Snapshots:
 
 
 class ListDeadLetters(Protocol):
-    """List dead letters, those that failed first (`first_failed_at`) first."""
+    """List dead letters, those that failed first (`first_failed_at`) first.
+
+    Those of one *stream* are in the order of their positions.
+    """
 
     async def __call__(
         self,
         subscription: str | None = None,
         *,
         status: DeadLetterStatus | None = None,
+        stream: StreamName | None = None,
         limit: int = 100,
     ) -> tuple[DeadLetter, ...]:
-        """List up to *limit* of one subscription (None: all), in one status (all)."""
+        """List up to *limit* of one subscription, status and stream (None: of all)."""
         ...
 
 
@@ -413,6 +417,7 @@ class DeadLetters:
             one gets True; a failure that came in between stays. Both have one key.
         delete: forgets a letter if it is still stored exactly so, and tells whether it
             was.
+        streams: those of which a subscription has letters that are not resolved.
     """
 
     get: Callable[[str, UUID], Awaitable[DeadLetter | None]]
@@ -420,6 +425,7 @@ class DeadLetters:
     save: Callable[[SaveDeadLetter], Awaitable[None]]
     update: Callable[[DeadLetter, DeadLetter], Awaitable[bool]]
     delete: Callable[[DeadLetter], Awaitable[bool]]
+    streams: Callable[[str], Awaitable[frozenset[StreamName]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,9 +456,10 @@ class Leases:
 class EventStore(Generic[E]):
     """Everything a store does.
 
-    `head` gives the last position of the log (START: empty), `verify` checks every
-    stored byte and says what is wrong (empty: nothing), `close` ends the store within
-    moments, after the appends that are under way.
+    `encode` gives an event's payload as the store keeps it, `head` the last position of
+    the log (START: empty), `verify` checks every stored byte and says what is wrong
+    (empty: nothing), `close` ends the store within moments, after the appends that are
+    under way.
     """
 
     append: Append[E]
@@ -467,6 +474,7 @@ class EventStore(Generic[E]):
     snapshots: Snapshots
     dead_letters: DeadLetters
     leases: Leases
+    encode: Callable[[E], bytes]
     verify: Callable[[], Awaitable[tuple[str, ...]]]
     close: Callable[[], Awaitable[None]]
 

@@ -264,6 +264,15 @@ def lists_the_newest_first(store: Store) -> Store:
     return replace(store, dead_letters=replace(kept, list=newest))
 
 
+def lists_all_streams(store: Store) -> Store:
+    kept = store.dead_letters
+
+    async def everywhere(*asked: Any, stream: Any = None, **also: Any) -> Any:
+        return await kept.list(*asked, **also)
+
+    return replace(store, dead_letters=replace(kept, list=everywhere))
+
+
 def leases_to_everyone(store: Store) -> Store:
     kept = store.leases
 
@@ -437,6 +446,7 @@ def replace_events(write: Write[Any], events: Any) -> Write[Any]:
         marks_letters_twice,
         deletes_new_failures,
         lists_the_newest_first,
+        lists_all_streams,
         leases_to_everyone,
         starts_tokens_again,
         releases_for_others,

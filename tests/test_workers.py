@@ -140,7 +140,7 @@ async def shares(*among: Worker[Any]) -> list[int]:
     """Give how many partitions each has, once all have settled."""
     for worker in among:
         await worker.balanced()
-    return [len((await worker.status()).partitions) for worker in among]
+    return [len(worker.status().partitions) for worker in among]
 
 
 async def steal(store: Store, name: str) -> None:
@@ -161,7 +161,7 @@ async def test_one_delivers_and_the_others_stand_by(store: Store) -> None:
         await fill(store, 100)
         await handled.until(n * 100)
         assert len(handled.by) == n
-        (active,) = [w for w in three if (await w.status()).partitions]
+        (active,) = [w for w in three if w.status().partitions]
         await active.stop()
         saved = await store.checkpoints.load("w")
         assert saved == Checkpoint("w", await store.head())
@@ -185,7 +185,7 @@ async def test_partitions_are_spread_and_move_with_the_workers(store: Store) -> 
                 await fill(store, 100)
                 await handled.until(300)
                 assert sorted(await shares(a, b, c)) == [2, 3, 3]
-                members = (await b.status()).members
+                members = b.status().members
                 assert set(members) == {"a", "b", "c"}
                 assert sorted(n for had in members.values() for n in had) == [*range(8)]
                 await fill(store, 100)
@@ -194,7 +194,7 @@ async def test_partitions_are_spread_and_move_with_the_workers(store: Store) -> 
         await fill(store, 100)
         assert await shares(a) == [8]
         await handled.until(500)
-        assert (await a.status()).rebalances >= 4
+        assert a.status().rebalances >= 4
     handled.check(500)
     assert set(handled.by) == {"a", "b", "c"}
 
@@ -208,7 +208,7 @@ async def test_a_stream_stays_in_its_partition(store: Store) -> None:
     )
     async with a, b:
         assert await shares(a, b) == [3, 3]
-        members = (await a.status()).members
+        members = b.status().members
         await fill(store, 200)
         await handled.until(200)
     handled.check(200)
@@ -296,14 +296,14 @@ async def test_a_checkpoint_after_a_theft_is_refused(store: Store) -> None:
         await stuck.inside.wait()
         await steal(store, "w#0")
         stuck.go.set()  # it handles the rest, and would save the checkpoint
-        (partition,) = (await a.status()).partitions
+        (partition,) = a.status().partitions
         async with asyncio.timeout(30):
-            while not isinstance(partition.error, LeaseLostError):
+            while not isinstance(partition.subscription.error, LeaseLostError):
                 await store.changed(
                     await store.head(), timeout=timedelta(milliseconds=5)
                 )
-                (partition,) = (await a.status()).partitions
-        assert partition.state is State.FAILED
+                (partition,) = a.status().partitions
+        assert partition.subscription.state is State.FAILED
         assert not a.healthy
     assert await store.checkpoints.load("w") is None
     async with work(store, "w", handled.of("b"), owner="b", lease=LEASE):
@@ -321,14 +321,14 @@ async def test_while_the_store_is_away_nothing_is_handled(store: Store) -> None:
         reach.away = True
         async with asyncio.timeout(30):
             await stuck.cancelled.wait()
-        status = await a.status()
+        status = a.status()
         assert status.state is State.RETRYING
         assert isinstance(status.error, StoreUnavailableError)
         stuck.go.set()
         reach.away = False
         await handled.until(10)
         await a.balanced()
-        assert (await a.status()).error is None
+        assert a.status().error is None
         assert a.healthy
     handled.check(10)
 
@@ -344,6 +344,7 @@ async def test_a_worker_that_dies_is_replaced(store: Store) -> None:
         assert await shares(a, b) == [2, 2]
         assert a._task is not None
         a._task.cancel()
+        await asyncio.wait([a._task])
         await fill(store, 100)
         await handled.until(100)
         assert await shares(b) == [4]
@@ -364,7 +365,7 @@ async def test_a_worker_is_replaced_by_one_of_its_name(store: Store) -> None:
             with pytest.raises(SubscriptionError, match="each needs an owner") as told:
                 await old.balanced()
             assert isinstance(told.value.__cause__, SubscriptionStateError)
-            assert (await old.status()).state is State.FAILED
+            assert old.status().state is State.FAILED
             assert await shares(new) == [4]
             await fill(store, 40)
             await handled.until(50)
@@ -392,12 +393,12 @@ async def test_a_failed_partition_stays_where_it_is(store: Store) -> None:
         ]
         await handled.until(2 * len(others))
         await a.balanced()
-        status = await a.status()
-        states = [each.state for each in status.partitions]
+        status = a.status()
+        states = [each.subscription.state for each in status.partitions]
         assert [n for n, s in enumerate(states) if s is State.FAILED] == [left]
         assert isinstance(status.error, SubscriptionError)
         assert "ValueError('no')" in str(status.error)
-        assert status.partitions[left].lag
+        assert status.partitions[left].subscription.lag
         assert status.state is State.LIVE
         assert not a.healthy
     async with work(store, "w", handle, owner="b", **options):
@@ -463,7 +464,7 @@ async def test_stop_returns_in_time(store: Store) -> None:
     async with asyncio.timeout(10):
         await a.stop(timedelta(seconds=0.5))
     assert stuck.cancelled.is_set()
-    assert (await a.status()).state is State.STOPPED
+    assert a.status().state is State.STOPPED
     async with work(store, "w", handled.of("b"), owner="b"):
         await handled.until(10)  # at once: the lease was released
     handled.check(10)
@@ -478,7 +479,7 @@ async def test_a_closed_store_ends_it(store: Store) -> None:
         await store.close()
         with pytest.raises(SubscriptionError, match="StoreClosedError"):
             await worker.balanced()
-    status = await worker.status()
+    status = worker.status()
     assert status.state is State.FAILED
     assert isinstance(status.error, StoreClosedError)
 
@@ -551,7 +552,7 @@ async def test_a_worker_starts_once() -> None:
             await worker.start()
     never = work(memory_store(), "w", Handled().of("a"), owner="a")
     await never.stop()
-    assert (await never.status()).state is State.STOPPED
+    assert never.status().state is State.STOPPED
 
 
 @pytest.mark.parametrize("module", [leased, membership, pages, workers])

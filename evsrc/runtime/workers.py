@@ -29,10 +29,11 @@ from ..core.errors import (
 )
 from ..core.event import E
 from ..ports import START, EventStore, SaveCheckpoint
-from .delivery import Delivery, Handler, State
+from .delivery import AnyHandler, Delivery, State
 from .leased import Leased
 from .membership import Membership, Sight
 from .pages import SharedPages
+from .status import Status
 from .subscribe import Subscription, subscribe
 
 _log: Final = logging.getLogger("evsrc")
@@ -48,20 +49,12 @@ class PartitionStatus(Struct, frozen=True, kw_only=True):
     Args:
         partition: which one, from 0 on.
         token: of its lease.
-        state: of its subscription.
-        position: everything of the partition up to here has been handled.
-        lag: how many positions the log is ahead; None: the store does not say.
-        handled: how many events were handled here since it was taken.
-        error: the last one, until it is overcome.
+        subscription: how the delivery of its events is doing.
     """
 
     partition: int
     token: int
-    state: State
-    position: int
-    lag: int | None
-    handled: int
-    error: Exception | None
+    subscription: Status
 
 
 class WorkerStatus(Struct, frozen=True, kw_only=True):
@@ -96,7 +89,7 @@ class Worker(Generic[E]):
         self,
         store: EventStore[E],
         name: str,
-        handle: Handler[E],
+        handle: AnyHandler[E],
         delivery: Delivery[E],
         *,
         owner: str,
@@ -194,15 +187,17 @@ class Worker(Generic[E]):
             leased.subscription.healthy for leased in self._leased.values()
         )
 
-    async def status(self) -> WorkerStatus:
-        """Tell what it is doing; an error of the store is part of it."""
-        head: int | None = None
-        with suppress(StoreError):
-            head = await self._store.head()
+    def status(self) -> WorkerStatus:
+        """Tell what it is doing, as far as it is known without asking the store."""
         partitions = tuple(
-            _status_of(leased, head) for _, leased in sorted(self._leased.items())
+            PartitionStatus(
+                partition=number,
+                token=leased.lease.token,
+                subscription=leased.subscription.status(),
+            )
+            for number, leased in sorted(self._leased.items())
         )
-        errors = (each.error for each in partitions if each.error is not None)
+        errors = (each.subscription.error for each in partitions)
         return WorkerStatus(
             name=self.name,
             owner=self.owner,
@@ -210,7 +205,7 @@ class Worker(Generic[E]):
             partitions=partitions,
             members=self._sight.shares,
             rebalances=self._rebalances,
-            error=self._error or next(errors, None),
+            error=self._error or next(filter(None, errors), None),
         )
 
     # The loop.
@@ -395,19 +390,6 @@ class Worker(Generic[E]):
         return self.name if self.partitions == 1 else f"{self.name}#{number}"
 
 
-def _status_of(leased: Leased[E], head: int | None) -> PartitionStatus:
-    subscription = leased.subscription
-    return PartitionStatus(
-        partition=leased.number,
-        token=leased.lease.token,
-        state=subscription.state,
-        position=subscription.position,
-        lag=None if head is None else max(0, head - subscription.position),
-        handled=subscription.handled,
-        error=subscription.error,
-    )
-
-
 def _check(
     name: str, owner: str, partitions: int, lease: timedelta, delivery: Delivery[E]
 ) -> None:
@@ -431,7 +413,7 @@ def _check(
 def work(
     store: EventStore[E],
     name: str,
-    handle: Handler[E],
+    handle: AnyHandler[E],
     delivery: Delivery[E] | None = None,
     *,
     owner: str,
@@ -468,7 +450,7 @@ def work(
     >>> async def main():
     ...     async with work(memory_store(), "mail", print, owner="web-1") as worker:
     ...         await worker.balanced()
-    ...         return (await worker.status()).members
+    ...         return worker.status().members
     >>> asyncio.run(main())
     {'web-1': (0,)}
     """

@@ -394,6 +394,7 @@ def memory_store(codec: Codec[E] | None = None) -> EventStore[E]:
         snapshots=Snapshots(memory.load_snapshot, memory.save, memory.delete_snapshot),
         dead_letters=memory.records.dead_letters(memory.save),
         leases=memory.records.leases(),
+        encode=memory.codec.encode,
         verify=memory.verify,
         close=memory.close,
     )

@@ -10,6 +10,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from ..core.errors import LeaseLostError
+from ..core.event import StreamName
 from ..ports import (
     DeadLetter,
     DeadLetters,
@@ -21,6 +22,7 @@ from ..ports import (
 )
 
 _age = attrgetter("first_failed_at", "position", "event_id")
+_place = attrgetter("position", "event_id")
 
 
 class MemoryRecords:
@@ -44,7 +46,9 @@ class MemoryRecords:
         self, save: Callable[[SaveDeadLetter], Awaitable[None]]
     ) -> DeadLetters:
         """Give the record; *save* is the store's."""
-        return DeadLetters(self.get, self.list, save, self.update, self.delete)
+        return DeadLetters(
+            self.get, self.list, save, self.update, self.delete, self.streams
+        )
 
     def leases(self) -> Leases:
         """Give the record."""
@@ -66,17 +70,30 @@ class MemoryRecords:
         subscription: str | None = None,
         *,
         status: DeadLetterStatus | None = None,
+        stream: StreamName | None = None,
         limit: int = 100,
     ) -> tuple[DeadLetter, ...]:
-        """Give letters, the oldest first."""
+        """Give letters, the oldest first; those of one stream by position."""
         self.check_open()
         found = [
             letter
             for letter in self.letters.values()
             if subscription in (None, letter.subscription)
             and status in (None, letter.status)
+            and stream in (None, letter.stream)
         ]
-        return tuple(sorted(found, key=_age)[:limit])
+        return tuple(sorted(found, key=_age if stream is None else _place)[:limit])
+
+    async def streams(self, subscription: str) -> frozenset[StreamName]:
+        """Give the streams with letters that are not resolved."""
+        self.check_open()
+        return frozenset(
+            letter.stream
+            for letter in self.letters.values()
+            if letter.subscription == subscription
+            and letter.status != "resolved"
+            and letter.stream is not None
+        )
 
     def is_stored(self, letter: DeadLetter) -> bool:
         """Tell whether a letter is stored exactly so."""

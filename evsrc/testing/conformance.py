@@ -14,6 +14,7 @@ Nothing is skipped: a store does all of it, or it is not a store.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -842,6 +843,37 @@ async def keeps_dead_letters(store: Store) -> None:
     assert await kept.list("reader", status="resolved") == (done,)
     assert await kept.list(status="failed") == (second, third, elsewhere)
     assert await kept.list(status="retrying") == ()
+
+
+@_check
+async def lists_dead_letters_of_a_stream(store: Store) -> None:
+    """Those of one stream are listed by position, whenever they failed."""
+    kept = store.dead_letters
+    late, early = (
+        replace(_letter(n), position=position) for n, position in ((1, 7), (2, 3))
+    )
+    elsewhere = replace(_letter(3), stream=_B, position=5)
+    other = replace(_letter(4), subscription="other", position=1)
+    nowhere = replace(_letter(5), stream=None)
+    for letter in (late, early, elsewhere, other, nowhere):
+        await kept.save(SaveDeadLetter(letter))
+    assert await kept.list("reader", stream=_A) == (early, late)
+    assert await kept.list("reader", stream=_A, limit=1) == (early,)
+    assert await kept.list(stream=_A) == (other, early, late)
+    assert await kept.list("reader", stream=_B, status="retrying") == ()
+    assert await kept.streams("reader") == {_A, _B}
+    done = replace(elsewhere, status="resolved", resolved_at=_NOW, resolved_by="me")
+    assert await kept.update(done, elsewhere)
+    assert await kept.update(replace(late, status="retrying"), late)
+    assert await kept.streams("reader") == {_A}
+    assert await kept.streams("nobody") == frozenset()
+
+
+@_check
+async def encodes_what_it_keeps(store: Store) -> None:
+    """An event's payload can be asked for, as it is stored."""
+    (new,) = _new(1)
+    assert json.loads(store.encode(new.event))["n"] == 1
 
 
 @_check

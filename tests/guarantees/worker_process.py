@@ -29,13 +29,13 @@ from evsrc import (
     NewEvent,
     Recorded,
     StreamName,
-    Transactional,
     Worker,
     Write,
     partition_of,
     work,
 )
 from evsrc.ports import EventStore, Transaction
+from evsrc.runtime.delivery import Transactional
 from evsrc.testing import Fact
 from tests.guarantees.writer_process import open_store, say
 

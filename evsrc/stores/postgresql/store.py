@@ -273,6 +273,7 @@ def _record(
         snapshots=records.snapshots(save),
         dead_letters=records.dead_letters(save),
         leases=records.leases(),
+        encode=reader.codec.encode,
         verify=reader.verify,
         close=close,
     )

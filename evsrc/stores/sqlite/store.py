@@ -269,6 +269,7 @@ class _Store(Generic[E]):
             ),
             dead_letters=dead_letters(db, reading, write, read, self.save),
             leases=leases(db, reading, write, read),
+            encode=self.codec.encode,
             verify=self.verify,
             close=self.close,
         )
