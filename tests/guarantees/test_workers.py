@@ -91,10 +91,12 @@ class Fleet:
         self.writers = []
         return sum(int(line.split()[1]) for (line,) in said)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Kill what is left."""
         for process in (*self.writers, *self.workers.values()):
             if process.returncode is None:
                 process.kill()
+            await process.wait()
 
     # What was handled.
 
@@ -234,7 +236,7 @@ async def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         try:
             yield fleet
         finally:
-            fleet.close()
+            await fleet.close()
 
 
 @pytest.mark.parametrize("kills", [size(6), size(30, soak=True)])

@@ -141,7 +141,7 @@ async def join(store: Store, prefix: str, given: str) -> None:
             await stack.enter_async_context(worker)
         await asyncio.to_thread(sys.stdin.readline)
     for worker in (working.each, working.exact):
-        status = await worker.status()
+        status = worker.status()
         say("ended", worker.name, status.state, status.rebalances, repr(status.error))
 
 
