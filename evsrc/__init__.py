@@ -217,10 +217,12 @@ if TYPE_CHECKING:
         query,
         transact,
     )
-    from .runtime.workers import (
+    from .runtime.worker_status import (
         PartitionStatus,
-        Worker,
         WorkerStatus,
+    )
+    from .runtime.workers import (
+        Worker,
         work,
     )
     from .stores.memory import (
@@ -380,9 +382,9 @@ _HOMES = {
     "subscribe": "runtime.subscribe",
     "query": "runtime.transact",
     "transact": "runtime.transact",
-    "PartitionStatus": "runtime.workers",
+    "PartitionStatus": "runtime.worker_status",
     "Worker": "runtime.workers",
-    "WorkerStatus": "runtime.workers",
+    "WorkerStatus": "runtime.worker_status",
     "work": "runtime.workers",
     "memory_store": "stores.memory",
     "PostgreSQLCheckpointRepository": "facade.postgresql",

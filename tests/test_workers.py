@@ -34,7 +34,7 @@ from evsrc import (
 )
 from evsrc.core.errors import StoreClosedError
 from evsrc.ports import Checkpoint, EventStore, SaveCheckpoint
-from evsrc.runtime import leased, membership, pages, workers
+from evsrc.runtime import agreement, leased, membership, pages, workers
 from evsrc.runtime.delivery import State
 from evsrc.testing import CODEC, Fact
 
@@ -555,7 +555,7 @@ async def test_a_worker_starts_once() -> None:
     assert never.status().state is State.STOPPED
 
 
-@pytest.mark.parametrize("module", [leased, membership, pages, workers])
+@pytest.mark.parametrize("module", [agreement, leased, membership, pages, workers])
 def test_no_clock_of_the_worker_is_read(module: Any) -> None:
     """Workers whose clocks differ behave the same: they ask none but the event loop's."""
     tree = ast.parse(Path(module.__file__).read_text())

@@ -61,6 +61,8 @@ class SharedPages(Generic[E]):
 
     def of(self, partition: int) -> ReadAll[E]:
         """Give what reads the events of one partition, as if there were no others."""
+        if self._partitions == 1:
+            return self._read_all
 
         async def read_all(
             query: AnyQuery = ALL, *, after: int = START, limit: int = 1000

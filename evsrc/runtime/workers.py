@@ -11,16 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final, Generic
 
-from msgspec import Struct
-
 from ..core.errors import (
-    CheckpointError,
     StoreClosedError,
     StoreError,
     SubscriptionConfigError,
@@ -28,55 +24,20 @@ from ..core.errors import (
     SubscriptionStateError,
 )
 from ..core.event import E
-from ..ports import START, EventStore, SaveCheckpoint
+from ..ports import EventStore
+from .agreement import agree, checkpoint_name
 from .delivery import AnyHandler, Delivery, State
 from .leased import Leased
 from .membership import Membership, Sight
 from .pages import SharedPages
-from .status import Status
 from .subscribe import Subscription, subscribe
+from .worker_status import PartitionStatus, WorkerStatus
 
 _log: Final = logging.getLogger("evsrc")
 _BEATS: Final = 3  # in the time of a lease
 _SAFE: Final = 0.9  # of a lease, from when its renewal was asked for: stop then
 _RENEWED_AT_ONCE: Final = 4  # the store has other work to do
 _PATIENCE: Final = timedelta(seconds=30)
-
-
-class PartitionStatus(Struct, frozen=True, kw_only=True):
-    """What a worker is doing with one of its partitions.
-
-    Args:
-        partition: which one, from 0 on.
-        token: of its lease.
-        subscription: how the delivery of its events is doing.
-    """
-
-    partition: int
-    token: int
-    subscription: Status
-
-
-class WorkerStatus(Struct, frozen=True, kw_only=True):
-    """What a worker is doing.
-
-    Args:
-        name: of the subscription.
-        owner: of the worker.
-        state: LIVE: it takes part; RETRYING: the store is away; STOPPED or FAILED.
-        partitions: what it has, by number.
-        members: the partitions of each worker that is alive, as this one saw it last.
-        rebalances: how often what it has has changed.
-        error: why it retries or failed; else the first of its partitions' errors.
-    """
-
-    name: str
-    owner: str
-    state: State
-    partitions: tuple[PartitionStatus, ...]
-    members: Mapping[str, tuple[int, ...]]
-    rebalances: int
-    error: Exception | None
 
 
 class Worker(Generic[E]):
@@ -138,7 +99,7 @@ class Worker(Generic[E]):
         """
         if self._task is not None:
             raise SubscriptionStateError(f"worker {self.owner!r} was started before")
-        await self._agree()
+        await agree(self._store, self.name, self.partitions, self._delivery.start)
         self._task = asyncio.create_task(self._run(), name=f"evsrc:{self.name}")
 
     async def stop(self, timeout: timedelta = _PATIENCE) -> None:
@@ -320,7 +281,8 @@ class Worker(Generic[E]):
             start="checkpoint",
             also=lambda: (*also(), leased.fence()),
         )
-        return subscribe(store, self._checkpoint(leased.number), self._handle, delivery)
+        name = checkpoint_name(self.name, leased.number, self.partitions)
+        return subscribe(store, name, self._handle, delivery)
 
     def _gone(self, leased: Leased[E]) -> None:
         if self._leased.get(leased.number) is leased:
@@ -350,44 +312,6 @@ class Worker(Generic[E]):
         for told in waiting:
             if not told.done():
                 told.set_result(False)
-
-    # What is fixed when the subscription gets its first worker.
-
-    async def _agree(self) -> None:
-        name = f"{self.name}#partitions"
-        fixed = await self._store.checkpoints.load(name)
-        if fixed is None:
-            number = SaveCheckpoint(name, self.partitions, after=START)
-            with suppress(CheckpointError):  # another worker was faster
-                await self._store.append(also=(number, *await self._starts()))
-            fixed = await self._store.checkpoints.load(name)
-        if fixed is not None and fixed.position != self.partitions:
-            raise SubscriptionConfigError(
-                f"subscription {self.name!r} has {fixed.position} partitions, not "
-                f"{self.partitions}: with another number streams would change "
-                "partitions; choose another name, and give it a `start`"
-            )
-
-    async def _starts(self) -> list[SaveCheckpoint]:
-        match self._delivery.start:
-            case "checkpoint":
-                saved = await self._store.checkpoints.load(self.name)
-                if saved is None or self.partitions == 1:
-                    return []
-                first = saved.position
-            case "beginning":
-                first = START
-            case "end":
-                first = await self._store.head()
-            case position:
-                first = position
-        return [
-            SaveCheckpoint(self._checkpoint(number), first)
-            for number in range(self.partitions)
-        ]
-
-    def _checkpoint(self, number: int) -> str:
-        return self.name if self.partitions == 1 else f"{self.name}#{number}"
 
 
 def _check(
