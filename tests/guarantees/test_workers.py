@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
 
-from evsrc.ports import EventStore
+from evsrc import (
+    ANY,
+    Delivery,
+    Lease,
+    NewEvent,
+    Query,
+    Recorded,
+    StreamName,
+    Write,
+    work,
+)
+from evsrc.ports import EventStore, Transaction
+from evsrc.runtime.delivery import Transactional
+from evsrc.testing import Fact
 from tests.conftest import prefix_of
 from tests.guarantees.worker_process import Options, Row
 from tests.guarantees.writer_process import open_store
@@ -32,6 +48,12 @@ def size(kills: int, *, soak: bool = False) -> Any:
     return pytest.param(kills, marks=marks, id=f"{kills} kills")
 
 
+async def steal(store: Store, lease: Lease) -> None:
+    """Take a lease away from whoever has it, in the middle of whatever it does."""
+    await store.leases.release(lease)
+    await store.leases.acquire(lease.name, "thief", timedelta(milliseconds=1))
+
+
 class Fleet:
     """Processes that write and work, and the store that they share."""
 
@@ -46,6 +68,7 @@ class Fleet:
         self.workers: dict[str, Process] = {}
         self.writers: list[Process] = []
         self.started = 0
+        self.stolen = 0
         self.chance = random.Random(6)
 
     async def spawn(self, role: str, given: str) -> Process:
@@ -97,6 +120,14 @@ class Fleet:
             if process.returncode is None:
                 process.kill()
             await process.wait()
+
+    async def rob(self) -> None:
+        """Take a lease away from a worker that has it."""
+        leases = await self.store.leases.list(self.chance.choice(("each#", "exact#")))
+        held = [lease for lease in leases if "worker" not in lease.name]
+        if held:
+            await steal(self.store, self.chance.choice(held))
+            self.stolen += 1
 
     # What was handled.
 
@@ -251,3 +282,167 @@ async def test_s6_workers_that_are_killed_in_turn(fleet: Fleet, kills: int) -> N
         await fleet.kill(next(iter(fleet.workers)))
         await fleet.join()
     print(f"S6: {kills} kills, {await fleet.finish()}")
+
+
+@pytest.mark.timeout(240)
+async def test_s6_workers_that_are_paused(fleet: Fleet) -> None:
+    """Each is stopped past the end of its leases, robbed, and goes on in its handler."""
+    for _ in range(WORKERS):
+        await fleet.join(slow=0.02)
+    await fleet.write()
+    await fleet.progress(50)
+    pauses = 0
+    for process in tuple(fleet.workers.values()):
+        process.send_signal(signal.SIGSTOP)
+        deadline = asyncio.get_running_loop().time() + 2.5 * LEASE
+        try:
+            while asyncio.get_running_loop().time() < deadline:
+                await fleet.store.changed(await fleet.store.head(), timeout=TICK)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        pauses += 1
+        await fleet.progress(50)
+    print(f"S6: {pauses} pauses past the lease, {await fleet.finish()}")
+
+
+@pytest.mark.timeout(240)
+async def test_s6_workers_that_are_robbed_and_whose_clocks_differ(fleet: Fleet) -> None:
+    """Clocks are an hour early and late; leases are stolen in the middle of handlers."""
+    for skew in (0, 3600, -3600):
+        await fleet.join(skew=skew, slow=0.005)
+    await fleet.write()
+    for _ in range(30):
+        await fleet.rob()
+        await fleet.progress(5)
+    assert fleet.stolen >= 20
+    print(f"S6: clocks 2 hours apart, {fleet.stolen} thefts, {await fleet.finish()}")
+
+
+# In one process, over every store.
+
+SEEN, FACTS = "seen", Query.of(categories=["w"])
+
+
+class Crowd:
+    """Workers that come and go, one who writes, and a read model that is a stream."""
+
+    def __init__(self, store: Store, partitions: int, lease: float) -> None:
+        self.store = store
+        self.partitions = partitions
+        self.lease = timedelta(seconds=lease)
+        self.chance = random.Random(17)
+        self.workers: list[Any] = []
+        self.started = 0
+        self.each: list[Recorded[Any]] = []
+        self.written = 0
+        self.done = asyncio.Event()
+
+    async def handle(self, recorded: Recorded[Any]) -> None:
+        await asyncio.sleep(0)
+        self.each.append(recorded)
+
+    async def apply(self, tx: Transaction[Any], events: Any) -> None:
+        """Record what was seen, in a stream for each stream."""
+        writes: dict[StreamName, list[NewEvent[Any]]] = {}
+        for recorded in events:
+            new = NewEvent(Fact(recorded.position, str(recorded.version)), uuid4())
+            writes.setdefault(StreamName(SEEN, recorded.stream.id), []).append(new)
+        await tx.append(*(Write(stream, new, ANY) for stream, new in writes.items()))
+
+    async def join(self) -> None:
+        self.started += 1
+        for name, handle in (
+            ("each", self.handle),
+            ("exact", Transactional(self.apply)),
+        ):
+            worker = work(
+                self.store,
+                name,
+                handle,
+                Delivery(query=FACTS),
+                owner=f"worker-{self.started}",
+                partitions=self.partitions,
+                lease=self.lease,
+            )
+            await worker.start()
+            self.workers.append(worker)
+
+    async def leave(self) -> None:
+        """Let a worker of each subscription leave in good order."""
+        gone, self.workers = self.workers[:2], self.workers[2:]
+        await asyncio.gather(*(worker.stop() for worker in gone))
+
+    async def write(self) -> None:
+        """Append until it is done, some hundred events a second."""
+        versions: Counter[str] = Counter()
+        while not self.done.is_set():
+            id = str(self.chance.randrange(100))
+            events = [NewEvent(Fact(n), uuid4()) for n in range(3)]
+            await self.store.append(Write(StreamName("w", id), events, versions[id]))
+            versions[id] += 3
+            self.written += 3
+            await self.store.changed(await self.store.head(), timeout=TICK / 3)
+
+    async def seen(self) -> list[tuple[int, str, int]]:
+        """Give what is in the read model: position, stream and version."""
+        rows, after = [], 0
+        while True:
+            page = await self.store.read_all(
+                Query.of(categories=[SEEN]), after=after, limit=1000
+            )
+            rows += [(r.event.n, r.stream.id, int(r.event.text)) for r in page.events]
+            after = page.reached
+            if after >= page.head:
+                return rows
+
+    async def finish(self) -> str:
+        """Let all be handled; judge it; give the counts."""
+        self.done.set()
+        async with asyncio.timeout(90):
+            while (
+                len(await self.seen()) < self.written
+                or len({r.position for r in self.each}) < self.written
+            ):
+                await self.store.changed(await self.store.head(), timeout=TICK)
+        while self.workers:
+            await self.leave()
+        exact = [Row(*row, 0, 0, "") for row in await self.seen()]
+        each = [Row(r.position, r.stream.id, r.version, 0, 0, "") for r in self.each]
+        return f"{self.written} events, {judge(self.written, each, exact)}"
+
+
+@pytest.mark.parametrize("rounds", [size(15), size(300, soak=True)])
+async def test_r17_workers_that_come_and_go(store: Store, rounds: int) -> None:
+    """Workers join and leave all the time: 64 partitions, each stream in order."""
+    crowd = Crowd(store, 64, 1.0)
+    writing = asyncio.create_task(crowd.write())
+    for _ in range(rounds):
+        if len(crowd.workers) < 4 or (
+            len(crowd.workers) < 8 and crowd.chance.random() < 0.5
+        ):
+            await crowd.join()
+        else:
+            await crowd.leave()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(crowd.done.wait(), 0.2)
+    counts = await crowd.finish()
+    await writing
+    print(f"R17: {rounds} times somebody came or went, {counts}")
+
+
+@pytest.mark.parametrize("thefts", [size(200), size(1000, soak=True)])
+async def test_r16_leases_that_are_stolen(store: Store, thefts: int) -> None:
+    """Leases are stolen in the middle of everything: no late commit is accepted."""
+    crowd, stolen = Crowd(store, 8, 0.6), 0
+    writing = asyncio.create_task(crowd.write())
+    await crowd.join()
+    await crowd.join()
+    while stolen < thefts:
+        for lease in await store.leases.list("e"):
+            if "worker" not in lease.name and crowd.chance.random() < 0.5:
+                await steal(store, lease)
+                stolen += 1
+        await store.changed(await store.head(), timeout=TICK)
+    counts = await crowd.finish()
+    await writing
+    print(f"R16: {stolen} thefts, {counts}")
