@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .core.breaker import (
+        Breaker,
+    )
     from .core.codec import (
         Codec,
         Opaque,
@@ -88,11 +91,15 @@ if TYPE_CHECKING:
     )
     from .core.partition import partition_of
     from .core.policy import (
+        ErrorClass,
         Failure,
         Park,
         Retry,
         Skip,
         Stop,
+        by_class,
+        class_of,
+        for_errors,
         retry_then,
     )
     from .core.snapshot import (
@@ -199,16 +206,29 @@ if TYPE_CHECKING:
         StateCache,
     )
     from .runtime.delivery import (
+        Batched,
         Delivery,
         Parked,
         Progress,
+        State,
+        Transactional,
+        after_event,
+        after_page,
+        after_time,
     )
     from .runtime.ids import (
         new_event,
         new_id,
     )
+    from .runtime.letters import (
+        Inspected,
+        Redriven,
+    )
     from .runtime.project import (
         project,
+    )
+    from .runtime.status import (
+        Status,
     )
     from .runtime.subscribe import (
         subscribe,
@@ -237,6 +257,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Breaker": "core.breaker",
     "Codec": "core.codec",
     "Opaque": "core.codec",
     "dec_hook": "core.codec",
@@ -303,6 +324,10 @@ _HOMES = {
     "satisfies": "core.expectation",
     "partition_of": "core.partition",
     "Failure": "core.policy",
+    "ErrorClass": "core.policy",
+    "by_class": "core.policy",
+    "class_of": "core.policy",
+    "for_errors": "core.policy",
     "Park": "core.policy",
     "Retry": "core.policy",
     "Skip": "core.policy",
@@ -373,12 +398,21 @@ _HOMES = {
     "Transaction": "ports",
     "Write": "ports",
     "StateCache": "runtime.cache",
+    "Batched": "runtime.delivery",
+    "State": "runtime.delivery",
+    "Transactional": "runtime.delivery",
+    "after_event": "runtime.delivery",
+    "after_page": "runtime.delivery",
+    "after_time": "runtime.delivery",
     "Delivery": "runtime.delivery",
     "Parked": "runtime.delivery",
     "Progress": "runtime.delivery",
     "new_event": "runtime.ids",
     "new_id": "runtime.ids",
+    "Inspected": "runtime.letters",
+    "Redriven": "runtime.letters",
     "project": "runtime.project",
+    "Status": "runtime.status",
     "subscribe": "runtime.subscribe",
     "query": "runtime.transact",
     "transact": "runtime.transact",
@@ -414,6 +448,8 @@ __all__ = [
     "AppendOutcomeUnknownError",
     "AppendResult",
     "Appended",
+    "Batched",
+    "Breaker",
     "Checkpoint",
     "CheckpointAheadError",
     "CheckpointData",
@@ -435,6 +471,7 @@ __all__ = [
     "DuplicateEventTypeError",
     "DuplicateHandlerError",
     "EmptyAppendError",
+    "ErrorClass",
     "EventBus",
     "EventPublisher",
     "EventRegistry",
@@ -454,6 +491,7 @@ __all__ = [
     "InMemoryEventBus",
     "InMemoryEventStore",
     "InMemorySnapshotStore",
+    "Inspected",
     "InvalidEventError",
     "InvalidExpectedVersionError",
     "InvalidQueryError",
@@ -485,6 +523,7 @@ __all__ = [
     "ReadDirection",
     "ReadOptions",
     "Recorded",
+    "Redriven",
     "Retry",
     "SQLiteCheckpointRepository",
     "SQLiteConnection",
@@ -504,7 +543,9 @@ __all__ = [
     "SnapshotSchemaVersionError",
     "SnapshotStore",
     "Snapshotting",
+    "State",
     "StateCache",
+    "Status",
     "Stop",
     "StoreBusyError",
     "StoreClosedError",
@@ -519,6 +560,7 @@ __all__ = [
     "SubscriptionStateError",
     "Transaction",
     "TransactionError",
+    "Transactional",
     "UnhandledEventError",
     "UnknownEvent",
     "View",
@@ -527,12 +569,18 @@ __all__ = [
     "Write",
     "__version__",
     "adapt",
+    "after_event",
+    "after_page",
+    "after_time",
     "both",
+    "by_class",
+    "class_of",
     "dec_hook",
     "default_registry",
     "enc_hook",
     "every",
     "fold",
+    "for_errors",
     "get_event_class",
     "get_event_class_or_none",
     "get_handled_event_type",
