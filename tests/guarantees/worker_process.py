@@ -29,13 +29,14 @@ from evsrc import (
     NewEvent,
     Recorded,
     StreamName,
+    Transaction,
+    Transactional,
     Worker,
     Write,
     partition_of,
     work,
 )
-from evsrc.ports import EventStore, Transaction
-from evsrc.runtime.delivery import Transactional
+from evsrc.ports import EventStore
 from evsrc.testing import Fact
 from tests.guarantees.writer_process import open_store, say
 
