@@ -49,12 +49,14 @@ class Handled:
     def __init__(self) -> None:
         self.by: defaultdict[str, list[Recorded[Any]]] = defaultdict(list)
         self.all: list[Recorded[Any]] = []
+        self.positions: set[int] = set()
         self.more = asyncio.Condition()
 
     def of(self, owner: str) -> Callable[[Recorded[Any]], Any]:
         async def handle(recorded: Recorded[Any]) -> None:
             self.by[owner].append(recorded)
             self.all.append(recorded)
+            self.positions.add(recorded.position)
             async with self.more:
                 self.more.notify_all()
 
@@ -63,14 +65,11 @@ class Handled:
     async def until(self, count: int) -> None:
         """Return when so many different events were handled."""
         async with asyncio.timeout(30), self.more:
-            await self.more.wait_for(lambda: len(self.positions()) >= count)
-
-    def positions(self) -> set[int]:
-        return {recorded.position for recorded in self.all}
+            await self.more.wait_for(lambda: len(self.positions) >= count)
 
     def check(self, count: int) -> None:
         """See that all were handled once, in order per stream."""
-        assert len(self.all) == len(self.positions()) == count
+        assert len(self.all) == len(self.positions) == count
         versions: dict[StreamName, int] = {}
         for recorded in self.all:
             assert recorded.version == versions.get(recorded.stream, 0) + 1

@@ -4,6 +4,7 @@ Run it without arguments. It starts the workers itself, as processes of this fil
 """
 
 import asyncio
+import logging
 import sys
 from asyncio.subprocess import Process
 from collections import Counter
@@ -118,6 +119,7 @@ async def show(path: str) -> None:
 
 
 async def main() -> None:
+    logging.disable()  # that a lease was lost is a warning; here it is the point
     if len(sys.argv) > 1:
         await deliver(*sys.argv[1:])
         return

@@ -8,16 +8,42 @@ subscription itself.
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 
 from ..core.errors import CheckpointError, SubscriptionConfigError
 from ..core.event import E
 from ..ports import START, EventStore, SaveCheckpoint
-from .delivery import StartFrom
+from .delivery import Delivery, StartFrom
 
 
 def checkpoint_name(name: str, number: int, partitions: int) -> str:
     """Give the name of a partition's checkpoint."""
     return name if partitions == 1 else f"{name}#{number}"
+
+
+def check_arguments(
+    name: str, owner: str, partitions: int, lease: timedelta, delivery: Delivery[E]
+) -> None:
+    """Refuse what makes no sense.
+
+    Raises:
+        SubscriptionConfigError: it makes none.
+    """
+    if not name or "#" in name:
+        raise SubscriptionConfigError(
+            f"the name of a shared subscription is not empty and has no '#': {name!r}"
+        )
+    if not owner:
+        raise SubscriptionConfigError("a worker has an owner: its own name")
+    if partitions < 1:
+        raise SubscriptionConfigError(f"there is at least 1 partition: {partitions!r}")
+    if lease <= timedelta(0):
+        raise SubscriptionConfigError(f"a lease lasts longer than {lease!r}")
+    if delivery.checkpoints is not None:
+        raise SubscriptionConfigError(
+            "workers keep their checkpoints in the store itself: `checkpoints` kept "
+            "elsewhere could be moved by a worker that has lost its lease"
+        )
 
 
 async def agree(

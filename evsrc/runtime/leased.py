@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Final, Generic
 
-from ..core.errors import StoreError, SubscriptionError
+from ..core.errors import LeaseLostError, StoreError, SubscriptionError
 from ..core.event import E
 from ..ports import Fence, Lease, Leases
 from .subscribe import Subscription
@@ -58,12 +58,6 @@ class Leased(Generic[E]):
         """Give what each checkpoint carries."""
         return Fence(self.lease.name, self.lease.token)
 
-    @property
-    def failed(self) -> bool:
-        """Whether the handler gave up: another worker would fare no better."""
-        subscription = self.subscription
-        return subscription.ended and isinstance(subscription.error, SubscriptionError)
-
     def renewed(self, lease: Lease, until: float) -> None:
         """Go on until then."""
         self.lease = lease
@@ -71,8 +65,14 @@ class Leased(Generic[E]):
         self._alarm = asyncio.get_running_loop().call_at(until, self.lose)
 
     def restart(self) -> None:
-        """Deliver again, from the checkpoint on, if an error of the store ended it."""
-        if self.subscription.ended and not self.leaving and not self.failed:
+        """Deliver again, from the checkpoint on, if an error of the store ended it.
+
+        Not if the handler gave up, with which another worker would fare no better, nor
+        if the lease was lost, which the next renewal will tell.
+        """
+        ended = self.subscription.ended and not self.leaving
+        for_good = (SubscriptionError, LeaseLostError)
+        if ended and not isinstance(self.subscription.error, for_good):
             self.subscription = self._make(self)
             self.start()
 

@@ -19,13 +19,12 @@ from typing import Final, Generic
 from ..core.errors import (
     StoreClosedError,
     StoreError,
-    SubscriptionConfigError,
     SubscriptionError,
     SubscriptionStateError,
 )
 from ..core.event import E
 from ..ports import EventStore
-from .agreement import agree, checkpoint_name
+from .agreement import agree, check_arguments, checkpoint_name
 from .delivery import AnyHandler, Delivery, State
 from .leased import Leased
 from .membership import Membership, Sight
@@ -57,7 +56,7 @@ class Worker(Generic[E]):
         partitions: int,
         lease: timedelta,
     ) -> None:
-        _check(name, owner, partitions, lease, delivery)
+        check_arguments(name, owner, partitions, lease, delivery)
         self.name = name
         self.owner = owner
         self.partitions = partitions
@@ -312,26 +311,6 @@ class Worker(Generic[E]):
         for told in waiting:
             if not told.done():
                 told.set_result(False)
-
-
-def _check(
-    name: str, owner: str, partitions: int, lease: timedelta, delivery: Delivery[E]
-) -> None:
-    if not name or "#" in name:
-        raise SubscriptionConfigError(
-            f"the name of a shared subscription is not empty and has no '#': {name!r}"
-        )
-    if not owner:
-        raise SubscriptionConfigError("a worker has an owner: its own name")
-    if partitions < 1:
-        raise SubscriptionConfigError(f"there is at least 1 partition: {partitions!r}")
-    if lease <= timedelta(0):
-        raise SubscriptionConfigError(f"a lease lasts longer than {lease!r}")
-    if delivery.checkpoints is not None:
-        raise SubscriptionConfigError(
-            "workers keep their checkpoints in the store itself: `checkpoints` kept "
-            "elsewhere could be moved by a worker that has lost its lease"
-        )
 
 
 def work(
