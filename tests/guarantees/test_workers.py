@@ -208,7 +208,11 @@ def judge(written: int, each: list[Row], exact: list[Row]) -> str:
     found["gaps in the read model"] += bool(positions ^ {row.position for row in each})
     again = len(each) - len({row.position for row in each})
     counts = ", ".join(f"{count} {what}" for what, count in found.items())
-    assert not found.total(), counts
+    times = Counter(row.position for row in exact)
+    doubled = [row for row in exact if times[row.position] > 1]
+    assert not found.total(), (
+        f"{counts}: {[tuple(msgspec.to_builtins(r)) for r in doubled[:20]]}"
+    )
     return f"{counts}; {again} repeated where that is allowed"
 
 
