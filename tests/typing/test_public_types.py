@@ -30,23 +30,28 @@ from evsrc import (
     Lease,
     Loaded,
     Page,
+    PartitionStatus,
     Recorded,
     SaveDeadLetter,
     SnapshotStore,
     StreamName,
     View,
+    Worker,
+    WorkerStatus,
     Write,
     fold,
     handles,
     json_codec,
     memory_store,
     new_event,
+    partition_of,
     query,
     register_event,
     run,
     sqlite_store,
     subscribe,
     transact,
+    work,
 )
 from evsrc.runtime.transact import Decided
 from evsrc.subscriptions import SubscriptionManager
@@ -112,6 +117,14 @@ async def functional() -> None:
 
     async with subscribe(store, "x", handle) as subscription:
         await subscription.caught_up()
+    async with work(store, "y", handle, owner="me", partitions=4) as worker:
+        assert_type(worker, Worker[Event])
+        status = worker.status()
+        assert_type(status, WorkerStatus)
+        assert_type(status.partitions, tuple[PartitionStatus, ...])
+        assert_type(status.partitions[0].subscription.position, int)
+        assert_type(partition_of(StreamName("y", "1"), 4), int)
+        assert_type(await store.leases.list("y#"), tuple[Lease, ...])
 
 
 @register_event
