@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -15,23 +16,27 @@ from hypothesis import strategies as st
 
 from evsrc import (
     ANY,
+    Batched,
     Delivery,
     NewEvent,
     Park,
+    Query,
     StreamName,
+    Transactional,
     Write,
     memory_store,
     retry_then,
 )
 from evsrc.core.snapshot import Snapshotting, every
 from evsrc.core.view import View
-from evsrc.ports import EventStore
+from evsrc.ports import EventStore, Transaction
 from evsrc.runtime.delivery import Parked
 from evsrc.runtime.project import project
 from evsrc.runtime.subscribe import subscribe
 from evsrc.testing import CODEC, Fact
 
 SOON = timedelta(seconds=20)
+MODEL = StreamName("model", "1")
 
 
 class Crash(BaseException):
@@ -59,9 +64,19 @@ class Plan:
 
     def over(self, store: EventStore[Any]) -> EventStore[Any]:
         kept, snapshots = store.checkpoints, store.snapshots
+
+        @asynccontextmanager
+        async def transaction() -> AsyncIterator[Transaction[Any]]:
+            self.tick()
+            async with store.transaction() as tx:
+                yield tx
+                self.tick()
+            self.tick()
+
         return replace(
             store,
             append=lambda *w, also=(): self.step(lambda: store.append(*w, also=also)),
+            transaction=transaction,
             read_all=lambda *a, **k: self.step(lambda: store.read_all(*a, **k)),
             checkpoints=replace(
                 kept,
@@ -139,6 +154,67 @@ async def crashed(subscription: Any, count: int) -> bool:
     reaching.cancel()
     await asyncio.wait([task, reaching])
     return task.exception() is not None
+
+
+@given(
+    count=st.integers(0, 30),
+    page=st.integers(1, 9),
+    crashes=turns,
+    poison=st.frozensets(st.integers(0, 29), max_size=5),
+    kind=st.sampled_from(["events", "batches", "streams", "transactions"]),
+    hold=st.booleans(),
+)
+def test_every_kind_parks_what_it_must(
+    count: int,
+    page: int,
+    crashes: list[int],
+    poison: frozenset[int],
+    kind: str,
+    hold: bool,
+) -> None:
+    """However it crashes, exactly the poison is parked, and what waits behind it."""
+
+    async def main() -> None:
+        store, plan = await filled(count), Plan(crashes)
+        handled: list[int] = []
+
+        async def all_of(batch: Sequence[Any]) -> None:
+            plan.tick()
+            if not poison.isdisjoint(recorded.event.n for recorded in batch):
+                raise ValueError
+            handled.extend(recorded.event.n for recorded in batch)
+
+        async def one(recorded: Any) -> None:
+            await all_of([recorded])
+
+        async def apply(tx: Transaction[Any], batch: Sequence[Any]) -> None:
+            await all_of(batch)
+            new = [NewEvent(Fact(r.event.n), uuid4()) for r in batch]
+            await tx.append(Write(MODEL, new, ANY))
+
+        handlers = {"batches": Batched(all_of), "transactions": Transactional(apply)}
+        delivery: Delivery[Any] = Delivery(
+            query=Query.of(categories=["s"]),
+            page=page,
+            on_failure=retry_then(Park(), retries=0),
+            hold_streams=hold,
+            max_streams=2 if kind == "streams" else 1,
+        )
+        handler: Any = handlers.get(kind, one)
+        for _ in range(len(crashes) + 1):
+            subscription = subscribe(plan.over(store), "s", handler, delivery)
+            if not await crashed(subscription, count):
+                break
+        bad = {n for n in poison if n < count}
+        behind = {n for n in range(count) if any(p < n and p % 3 == n % 3 for p in bad)}
+        aside = bad | behind if hold else bad
+        assert set(handled) == set(range(count)) - aside
+        letters = await store.dead_letters.list("s")
+        assert {letter.position for letter in letters} == {n + 1 for n in aside}
+        model = [r.event.n for r in (await store.read_stream(MODEL)).events]
+        assert model == (sorted(set(handled)) if kind == "transactions" else [])
+
+    asyncio.run(main())
 
 
 COUNT: View[tuple[int, ...], Any] = View((), lambda seen, r: (*seen, r.event.n))

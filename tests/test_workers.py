@@ -514,12 +514,33 @@ async def test_the_log_is_read_once_for_all_partitions(
     delivery: Delivery[Any] = Delivery(page=100)
     async with work(
         counted, "w", handled.of("a"), delivery, owner="a", partitions=partitions
-    ) as worker:
+    ):
         await handled.until(count)
-        assert len(worker._pages._kept) <= pages._KEPT
     handled.check(count)
     print(f"read {read} events for {count} in {partitions} partitions")
     assert read < 1.5 * count
+
+
+@pytest.mark.parametrize("size", [1, 700, 20_000])
+async def test_few_pages_are_kept(size: int) -> None:
+    """Partitions that are far apart are read for separately; memory is bounded."""
+    store, count = memory_store(CODEC), 25_000
+    await fill(store, count)
+    shared, most = pages.SharedPages(store.read_all, 4), 0
+    for number in (0, 1):  # the second finds what is left of the pages of the first
+        positions, after = [], 0 if size > 1 else count - 500
+        first = after
+        read = shared.of(number)
+        while after < count:
+            page = await read(after=after, limit=size)
+            positions += [recorded.position for recorded in page.events]
+            after = page.reached
+            most = max(most, shared.events)
+            assert len(shared._kept) <= 64
+        whole = await store.read_all(after=first, limit=count)
+        ours = [r for r in whole.events if partition_of(r.stream, 4) == number]
+        assert positions == [recorded.position for recorded in ours]
+    assert most <= max(10_000, size)
 
 
 @pytest.mark.parametrize(

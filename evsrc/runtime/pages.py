@@ -2,21 +2,21 @@
 
 The last pages are kept, and a partition that asks for what is in one of them gets its
 own events out of it. Partitions that go on from different positions so come to walk the
-same pages. No more than a few pages are kept, however far apart the partitions are.
+same pages. How much is kept is bounded, however far apart the partitions are.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final, Generic
+from typing import Generic
 
 from ..core.event import E, Recorded
 from ..core.expectation import ALL, AnyQuery
 from ..core.partition import partition_of
 from ..ports import START, Page, ReadAll
 
-_KEPT: Final = 4
+_EVENTS, _PAGES = 10_000, 64  # that are kept at most, but for the last page
 
 
 class _Kept(Generic[E]):
@@ -56,8 +56,13 @@ class SharedPages(Generic[E]):
     def __init__(self, read_all: ReadAll[E], partitions: int) -> None:
         self._read_all = read_all
         self._partitions = partitions
-        self._kept: deque[_Kept[E]] = deque(maxlen=_KEPT)
+        self._kept: deque[_Kept[E]] = deque(maxlen=_PAGES)
         self._reading = asyncio.Lock()  # who waits finds the page of who was faster
+
+    @property
+    def events(self) -> int:
+        """How many events are kept."""
+        return sum(len(kept.page.events) for kept in self._kept)
 
     def of(self, partition: int) -> ReadAll[E]:
         """Give what reads the events of one partition, as if there were no others."""
@@ -82,4 +87,6 @@ class SharedPages(Generic[E]):
         kept = _Kept(asked, after, page, self._partitions)
         if page.reached > after:
             self._kept.append(kept)
+            while len(self._kept) > 1 and self.events > _EVENTS:
+                self._kept.popleft()
         return kept
