@@ -62,6 +62,8 @@ class Leased(Generic[E]):
         """Go on until then."""
         self.lease = lease
         self._alarm.cancel()
+        if self.leaving and not self._endings:
+            return  # it ended while it was being renewed
         self._alarm = asyncio.get_running_loop().call_at(until, self.lose)
 
     def restart(self) -> None:
