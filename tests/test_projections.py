@@ -24,6 +24,7 @@ from evsrc import (
     RebuildError,
     RebuildProgress,
     SaveCheckpoint,
+    StoreBusyError,
     StreamName,
     TransactionError,
     View,
@@ -319,6 +320,28 @@ async def test_an_old_worker_cannot_commit_after_the_swap(
             await worker.subscription.wait_for(await store.head() + 1, SOON)
     assert await built(store, new(kind)) == before
     assert await position_of(store, "sums@1") == RETIRED
+
+
+async def test_an_old_worker_that_missed_an_answer_is_fenced(store: Store) -> None:
+    """A save whose outcome is unknown is no reason to overwrite a retired one."""
+    old = await live(store, "view")
+    missed = asyncio.Event()
+
+    async def append(*writes: Any, also: Any = ()) -> Any:
+        if not writes and not missed.is_set():
+            missed.set()
+            raise StoreBusyError("the answer never came")
+        return await store.append(*writes, also=also)
+
+    poll = Delivery[Any](poll=timedelta(milliseconds=20))
+    async with project(replace(store, append=append), old, poll) as worker:
+        await worker.subscription.caught_up()
+        await store.append(write("seen", 1))
+        await asyncio.wait_for(missed.wait(), SOON.total_seconds())
+        await rebuild(store, new("view"), replaces="sums@1")
+        await store.append(write("late", 1))
+    assert await position_of(store, "sums@1") == RETIRED
+    assert await store.snapshots.load("sums@1") is None
 
 
 async def test_a_rebuild_never_overtakes_the_live_version(

@@ -87,6 +87,8 @@ class _KeptView(Generic[S, E]):
         self._definition = definition
         self._store = store
         self._also = delivery.also
+        self._at = START  # where the stored checkpoint is
+        self._tried: int | None = None  # where it may be: the answer never came
         kept = Checkpoints(self._load, self._save, store.checkpoints.delete)
         self.subscription: Subscription[E] = subscribe(
             store,
@@ -102,7 +104,7 @@ class _KeptView(Generic[S, E]):
         stored = await self._store.snapshots.load(name)
         snapshot = restored(self._definition.keep, stored)
         if snapshot is not None:
-            self.state = snapshot.state
+            self.state, self._at = snapshot.state, snapshot.version
             return Checkpoint(name, snapshot.version)
         checkpoint = await self._store.checkpoints.load(name)
         if checkpoint is not None:  # the state is torn, or of another schema: fold anew
@@ -113,10 +115,18 @@ class _KeptView(Generic[S, E]):
         return None
 
     async def _save(self, change: SaveCheckpoint) -> None:
-        keep = self._definition.keep
+        """Save it from where it is known to be, in any case: a retired one stays so."""
+        keep, kept = self._definition.keep, self._store
+        if self._tried is not None:
+            found = await kept.checkpoints.load(change.name)
+            if found is not None and found.position == self._tried:
+                self._at = self._tried
+        self._tried = change.position
+        moved = SaveCheckpoint(change.name, change.position, after=self._at)
         snapshot = Snapshot(keep.dump(self.state), change.position, keep.schema)
-        kept = SaveSnapshot(change.name, snapshot)
-        await self._store.append(also=(change, kept, *self._also()))
+        state = SaveSnapshot(change.name, snapshot)
+        await kept.append(also=(moved, state, *self._also()))
+        self._at, self._tried = change.position, None
 
 
 def _check_live(checkpoint: Checkpoint | None) -> None:

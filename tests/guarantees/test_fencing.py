@@ -78,9 +78,9 @@ async def test_a_worker_without_its_lease_keeps_no_read_model(store: Store) -> N
     fence = await fences(store, stolen=True)
     count: View[int, Any] = View(0, lambda n, _: n + 1)
     keep = Snapshotting(dump=lambda n: str(n).encode(), load=int, due=every(1))
-    counter = ViewProjection(name="n", view=count, keep=keep)
     delivery: Delivery[Any] = Delivery(also=lambda: fence)
-    async with project(store, counter, delivery) as projection:
+    definition = ViewProjection(name="n", view=count, keep=keep)
+    async with project(store, definition, delivery) as projection:
         await ended(projection.subscription)
         assert isinstance(projection.subscription.error, LeaseLostError)
     assert await store.checkpoints.load("n") is None

@@ -22,6 +22,7 @@ from evsrc import (
     DomainEvent,
     EventStoreRecord,
     Fence,
+    HandlerProjection,
     InMemoryCheckpointRepository,
     InMemoryDLQRepository,
     InMemoryEventBus,
@@ -31,21 +32,28 @@ from evsrc import (
     Loaded,
     Page,
     PartitionStatus,
+    Rebuilt,
     Recorded,
     SaveDeadLetter,
     SnapshotStore,
     StreamName,
+    Transaction,
     View,
+    ViewProjection,
     Worker,
     WorkerStatus,
     Write,
     fold,
     handles,
+    inline,
     json_codec,
+    load_view,
     memory_store,
     new_event,
     partition_of,
+    project,
     query,
+    rebuild,
     register_event,
     run,
     sqlite_store,
@@ -188,3 +196,18 @@ async def classes(id: UUID) -> None:
         InMemoryCheckpointRepository(),
         dlq_repo=dlq,
     )
+
+
+async def projections(
+    store: EventStoreRecord[TaskCreated],
+    counted: ViewProjection[int, TaskCreated],
+    handled: HandlerProjection[TaskCreated],
+) -> None:
+    """A projection knows its state, a transaction its events."""
+    assert_type(project(store, counted).state, int)
+    assert_type(await load_view(store, counted), tuple[int, int])
+    assert_type(await inline(store, counted, handled), EventStoreRecord[TaskCreated])
+    assert_type(await rebuild(store, handled, replaces="a@1"), Rebuilt)
+    async with store.transaction() as tx:
+        assert_type(tx, Transaction[TaskCreated])
+        assert_type(await tx.append(), Appended | Conflict)
