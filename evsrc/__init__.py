@@ -99,6 +99,7 @@ if TYPE_CHECKING:
         any_of,
         satisfies,
     )
+    from .core.partition import partition_of
     from .core.policy import (
         ErrorClass,
         Failure,
@@ -264,6 +265,14 @@ if TYPE_CHECKING:
         query,
         transact,
     )
+    from .runtime.worker_status import (
+        PartitionStatus,
+        WorkerStatus,
+    )
+    from .runtime.workers import (
+        Worker,
+        work,
+    )
     from .stores.memory import (
         memory_store,
     )
@@ -347,6 +356,7 @@ _HOMES = {
     "QueryItem": "core.expectation",
     "STREAM_EXISTS": "core.expectation",
     "satisfies": "core.expectation",
+    "partition_of": "core.partition",
     "Failure": "core.policy",
     "ErrorClass": "core.policy",
     "by_class": "core.policy",
@@ -454,6 +464,10 @@ _HOMES = {
     "subscribe": "runtime.subscribe",
     "query": "runtime.transact",
     "transact": "runtime.transact",
+    "PartitionStatus": "runtime.worker_status",
+    "Worker": "runtime.workers",
+    "WorkerStatus": "runtime.worker_status",
+    "work": "runtime.workers",
     "memory_store": "stores.memory",
     "PostgreSQLCheckpointRepository": "facade.postgresql",
     "PostgreSQLDLQRepository": "facade.postgresql",
@@ -546,6 +560,7 @@ __all__ = [
     "Page",
     "Park",
     "Parked",
+    "PartitionStatus",
     "PostgreSQLCheckpointRepository",
     "PostgreSQLDLQRepository",
     "PostgreSQLEventStore",
@@ -609,6 +624,8 @@ __all__ = [
     "UnknownEvent",
     "View",
     "ViewProjection",
+    "Worker",
+    "WorkerStatus",
     "Write",
     "__version__",
     "adapt",
@@ -646,6 +663,7 @@ __all__ = [
     "new_event",
     "new_id",
     "opaque_codec",
+    "partition_of",
     "postgresql_store",
     "project",
     "query",
@@ -658,6 +676,7 @@ __all__ = [
     "subscribe",
     "transact",
     "wait_for_checkpoint",
+    "work",
 ]
 
 

@@ -470,11 +470,14 @@ class Leases:
         renew: `renew(lease, ttl)` gives the lease with a new end, counted from now;
             None: it is lost. One that has expired but was not taken is renewed.
         release: gives it back before its end; no effect if it is lost.
+        list: those whose name starts with a prefix and that somebody has now: not
+            released, and not over; by name.
     """
 
     acquire: Callable[[str, str, timedelta], Awaitable[Lease | None]]
     renew: Callable[[Lease, timedelta], Awaitable[Lease | None]]
     release: Callable[[Lease], Awaitable[None]]
+    list: Callable[[str], Awaitable[tuple[Lease, ...]]]
 
 
 @dataclass(frozen=True)

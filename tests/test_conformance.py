@@ -322,6 +322,21 @@ def renews_lost_leases(store: Store) -> Store:
     return replace(store, leases=replace(kept, renew=renew))
 
 
+def lists_leases_that_are_over(store: Store) -> Store:
+    kept, given = store.leases, dict[str, Any]()
+
+    async def acquire(name: str, owner: str, ttl: Any) -> Any:
+        given[name] = await kept.acquire(name, owner, ttl)
+        return given[name]
+
+    async def over(prefix: str) -> Any:
+        now = {lease.name: lease for lease in await kept.list(prefix)}
+        late = {n: g for n, g in given.items() if n.startswith(prefix)}
+        return tuple(lease for _, lease in sorted((late | now).items()))
+
+    return replace(store, leases=replace(kept, acquire=acquire, list=over))
+
+
 def outside(store: Store, append: Any) -> Transaction[Any]:
     """Give a transaction that is none."""
     return Transaction(
@@ -443,6 +458,7 @@ def replace_events(write: Write[Any], events: Any) -> Write[Any]:
         starts_tokens_again,
         releases_for_others,
         renews_lost_leases,
+        lists_leases_that_are_over,
         transacts_without_a_transaction,
         judges_transactions_at_their_end,
         forgets_records_in_transactions,

@@ -52,7 +52,7 @@ class MemoryRecords:
 
     def leases(self) -> Leases:
         """Give the record."""
-        return Leases(self.acquire, self.renew, self.release)
+        return Leases(self.acquire, self.renew, self.release, self.held)
 
     # Dead letters.
 
@@ -156,3 +156,13 @@ class MemoryRecords:
         await self.free()
         if self.holds(lease):
             del self.leased[lease.name]
+
+    async def held(self, prefix: str) -> tuple[Lease, ...]:
+        """Give the leases that somebody has."""
+        self.check_open()
+        now = datetime.now(UTC)
+        return tuple(
+            lease
+            for name, lease in sorted(self.leased.items())
+            if name.startswith(prefix) and now < lease.until
+        )

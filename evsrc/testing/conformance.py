@@ -967,6 +967,28 @@ async def leases_to_one_at_a_time(store: Store) -> None:
 
 
 @_check
+async def leases_that_are_listed(store: Store) -> None:
+    """Listed are those with the prefix that somebody has, as they are, by name."""
+    kept, over = store.leases, timedelta(0)
+    assert await kept.list("") == ()
+    for name in ("w#2", "w#10", "w#9", "W#1", "w%", "w"):
+        await kept.acquire(name, f"owner of {name}", _SOON)
+    gone = await kept.acquire("w#3", "left", _SOON)
+    assert gone is not None
+    await kept.release(gone)
+    await kept.acquire("w#4", "died", over)
+    listed = await kept.list("w#")
+    assert [lease.name for lease in listed] == ["w#10", "w#2", "w#9"]
+    longer = await kept.renew(listed[1], 2 * _SOON)
+    assert longer is not None
+    assert longer.until > listed[1].until
+    assert await kept.list("w#2") == (longer,)
+    assert len(await kept.list("w")) == 5
+    assert len(await kept.list("")) == 6
+    assert await kept.list("_") == await kept.list("%") == ()
+
+
+@_check
 async def fences_with_tokens(store: Store) -> None:
     """An append with the token of a lost lease writes nothing at all of its own."""
     kept, over = store.leases, timedelta(0)
@@ -1085,6 +1107,7 @@ async def closes(store: Store) -> None:
         lambda: store.dead_letters.save(SaveDeadLetter(_letter(1))),
         store.dead_letters.list,
         lambda: store.leases.acquire("x", "worker", _SOON),
+        lambda: store.leases.list("x"),
     )
     for call in calls:
         await _refuses(StoreClosedError, call())

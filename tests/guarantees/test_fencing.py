@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from evsrc import Delivery, Fence, LeaseLostError, subscribe
+from evsrc import Delivery, Fence, LeaseLostError, Transaction, Transactional, subscribe
 from evsrc.core.snapshot import Snapshotting, every
 from evsrc.core.view import View
 from evsrc.ports import Also, Checkpoint, EventStore
@@ -110,3 +113,32 @@ async def test_a_partition_delivers_its_streams_only(store: Store) -> None:
     for records in handled.values():
         assert records == sorted(records, key=lambda r: r.position)
     assert len(handled["even"]) + len(handled["odd"]) == 60
+
+
+async def test_a_commit_that_is_cancelled_too_late_is_not_taken_back(
+    store: Store,
+) -> None:
+    """The transaction was committed, its answer was not awaited: it is looked up."""
+    landed = asyncio.Event()
+
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Transaction[Any]]:
+        async with store.transaction() as tx:
+            yield tx
+        landed.set()
+        await asyncio.Event().wait()
+
+    async def apply(tx: Transaction[Any], events: Any) -> None:
+        pass
+
+    delivery: Delivery[Any] = Delivery(streams=lambda stream: stream.category == "ours")
+    late = replace(store, transaction=transaction)
+    subscription = subscribe(late, "late", Transactional(apply), delivery)
+    await fill(store, 3, "other")
+    async with subscription:
+        await subscription.caught_up()  # past events of others: not worth a checkpoint
+        await fill(store, 2, "ours")
+        await landed.wait()
+        await subscription.stop(timedelta(0))
+        await subscription.stop()
+    assert await store.checkpoints.load("late") == Checkpoint("late", 5)

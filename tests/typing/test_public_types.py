@@ -35,6 +35,7 @@ from evsrc import (
     Lease,
     Loaded,
     Page,
+    PartitionStatus,
     Query,
     QueryDecider,
     Rebuilt,
@@ -45,6 +46,8 @@ from evsrc import (
     Transaction,
     View,
     ViewProjection,
+    Worker,
+    WorkerStatus,
     Write,
     any_of,
     compose,
@@ -56,6 +59,7 @@ from evsrc import (
     load_view,
     memory_store,
     new_event,
+    partition_of,
     project,
     query,
     rebuild,
@@ -64,6 +68,7 @@ from evsrc import (
     sqlite_store,
     subscribe,
     transact,
+    work,
 )
 from evsrc.runtime.transact import Decided
 from evsrc.subscriptions import SubscriptionManager
@@ -130,6 +135,14 @@ async def functional() -> None:
 
     async with subscribe(store, "x", handle) as subscription:
         await subscription.caught_up()
+    async with work(store, "y", handle, owner="me", partitions=4) as worker:
+        assert_type(worker, Worker[Event])
+        status = worker.status()
+        assert_type(status, WorkerStatus)
+        assert_type(status.partitions, tuple[PartitionStatus, ...])
+        assert_type(status.partitions[0].subscription.position, int)
+        assert_type(partition_of(StreamName("y", "1"), 4), int)
+        assert_type(await store.leases.list("y#"), tuple[Lease, ...])
 
 
 TAGGED: Codec[Event] = json_codec(

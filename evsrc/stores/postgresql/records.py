@@ -30,6 +30,7 @@ from ..rows import (
     NOT_HELD,
     Held,
     checked_row,
+    lease_of,
     number_crc,
     pack_letter,
     row_crc,
@@ -76,7 +77,7 @@ class Records:
 
     def leases(self) -> Leases:
         """Make the record of functions."""
-        return Leases(self.acquire, self.renew, self.release)
+        return Leases(self.acquire, self.renew, self.release, self.held)
 
     async def _fetch(self, db: Db, name: str, *arguments: Any) -> Sequence[Any]:
         rows: Sequence[Any] = await db.fetch(
@@ -211,6 +212,12 @@ class Records:
 
         await self._transaction(release, repeat=True)
 
+    async def held(self, prefix: str) -> tuple[Lease, ...]:
+        """Give the leases that somebody has."""
+        rows = await self._read("leases", prefix)
+        found = (lease_of(row, now) for *row, now in rows)
+        return tuple(lease for lease in found if lease is not None)
+
     async def _held(self, db: Db, name: str) -> tuple[Held, int]:
         for *values, crc, now in await self._fetch(db, "lease", name):
             checked_row("lease", name, (name, *values), crc)
@@ -236,8 +243,7 @@ class Records:
             if crc != snapshot_crc(name, *stored)
         ]
         try:
-            for name, *values, crc in await self._read("leases"):
-                checked_row("lease", name, (name, *values), crc)
+            await self.held("")
             await self.list(limit=None)
         except CorruptionError as error:
             problems.append(str(error))

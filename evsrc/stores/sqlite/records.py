@@ -28,6 +28,7 @@ from ..rows import (
     NOT_HELD,
     Held,
     checked_row,
+    lease_of,
     pack_letter,
     row_crc,
     time_of,
@@ -160,6 +161,16 @@ def release(db: sqlite3.Connection, lease: Lease) -> None:
             db.execute(sql("put_lease"), (*row, row_crc(row)))
 
 
+def list_held(db: sqlite3.Connection, prefix: str) -> tuple[Lease, ...]:
+    """Give the leases that somebody has.
+
+    Raises:
+        CorruptionError: a row is damaged.
+    """
+    rows, now = db.execute(sql("leases"), (prefix, prefix)).fetchall(), _now()
+    return tuple(lease for row in rows if (lease := lease_of(row, now)) is not None)
+
+
 def _held(db: sqlite3.Connection, name: str) -> Held:
     row = db.execute(sql("lease"), (name,)).fetchone()
     if row is None:
@@ -228,12 +239,15 @@ def dead_letters(
     return DeadLetters(get, list, save, update, delete, streams)
 
 
-def leases(db: sqlite3.Connection, write: Run) -> Leases:
-    """Make the record of functions over the writing connection."""
+def leases(
+    db: sqlite3.Connection, reading: sqlite3.Connection, write: Run, read: Run
+) -> Leases:
+    """Make the record of functions."""
     return Leases(
         lambda name, owner, ttl: write(lambda: acquire(db, name, owner, ttl)),
         lambda lease, ttl: write(lambda: renew(db, lease, ttl)),
         lambda lease: write(lambda: release(db, lease)),
+        lambda prefix: read(lambda: list_held(reading, prefix)),
     )
 
 

@@ -299,7 +299,7 @@ class _Store(Generic[E]):
                 lambda name: self.delete("delete_snapshot", name),
             ),
             dead_letters=dead_letters(db, reading, write, read, self.save),
-            leases=leases(db, write),
+            leases=leases(db, reading, write, read),
             encode=self.codec.encode,
             verify=self.verify,
             close=self.close,
