@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
+from zlib import crc32
 
 import asyncpg
 import pytest
@@ -20,6 +21,7 @@ from evsrc import (
     ANY,
     NO_STREAM,
     STREAM_EXISTS,
+    AppendCondition,
     Appended,
     Conflict,
     DuplicateEventError,
@@ -38,9 +40,10 @@ from evsrc import (
     migration_sql,
     postgresql_store,
 )
+from evsrc.core.expectation import Expected
 from evsrc.ports import Checkpoint, EventStore
-from evsrc.stores.postgresql.schema import Names
-from evsrc.testing import CODEC, Fact, Note, start_postgres, store_checks
+from evsrc.stores.postgresql.schema import Names, Ordering
+from evsrc.testing import CODEC, Fact, Note, Tagged, start_postgres, store_checks
 from evsrc.testing.servers import PostgresServer
 from tests.facade_domain import REGISTRY, opened
 
@@ -743,3 +746,32 @@ async def test_the_options_of_the_facade_store(
     with pytest.raises(StoreUnavailableError, match="cannot be reached"):
         async with asyncio.timeout(5):
             await PostgreSQLEventStore(away, patience=timedelta(0)).initialize()
+
+
+@pytest.mark.parametrize("ordering", ["serial", "concurrent"])
+async def test_a_refused_append_is_not_noticed(
+    ordering: Ordering, evsrc_postgres_database: str
+) -> None:
+    """Others are told of what was written, and of nothing else."""
+    told: asyncio.Queue[str] = asyncio.Queue()
+    db = await asyncpg.connect(evsrc_postgres_database)
+    stream, query = StreamName("s", "1"), Query.of(tags=["x"])
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, ordering=ordering
+    ) as store:
+        channel = f"evsrc_{crc32(b'public.evsrc'):08x}"
+        await db.add_listener(channel, lambda *found: told.put_nowait(found[2]))
+
+        async def put(expected: Expected) -> Any:
+            new = [NewEvent(Tagged(1, ("x",)), uuid4())]
+            return await store.append(Write(stream, new, expected))
+
+        assert isinstance(await put(NO_STREAM), Appended)
+        await asyncio.wait_for(told.get(), 5)
+        for refused in (NO_STREAM, AppendCondition(query)):
+            assert isinstance(await put(refused), Conflict)
+        await store.changed(await store.head(), timeout=timedelta(seconds=0.3))
+        assert told.empty(), "a notice comes within milliseconds"
+        assert isinstance(await put(1), Appended)
+        await asyncio.wait_for(told.get(), 5)
+    await db.close()

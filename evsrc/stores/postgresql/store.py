@@ -112,7 +112,8 @@ class _Appending(Generic[E]):
 
     async def commit(self, jobs: Sequence[Job]) -> Sequence[Any]:
         verdicts = await self.writer.commit(jobs)
-        if any(job.events for job in jobs):
+        written = zip(jobs, verdicts, strict=True)
+        if any(job.events and isinstance(v, Appended) for job, v in written):
             self.notices.wakeup.advance(self.writer.head)
             self.notices.committed(look=self.writer.concurrent)
         return verdicts
