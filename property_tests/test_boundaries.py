@@ -99,12 +99,10 @@ class Wish(NamedTuple):
     query: Any
     after: Place
 
-    def at(self, log: Sequence[Entry], known: int | None) -> Write[Any]:
+    def at(self, log: Sequence[Entry]) -> Write[Any]:
         expected = self.version
         if self.query is not None:
-            after = self.after.of(log)
-            after = after if known is None else min(after, known)
-            expected = AppendCondition(self.query, after, self.version)
+            expected = AppendCondition(self.query, self.after.of(log), self.version)
         return Write(self.stream, self.events, expected)
 
 
@@ -222,11 +220,7 @@ class BoundaryMachine(RuleBasedStateMachine):
     @rule(wished=st.lists(wishes, min_size=1, max_size=5))
     def append(self, wished: list[list[Wish]]) -> None:
         """Append together: it is as if one came after the other, in the log's order."""
-        # what is appended together may be taken for later than any position: none is
-        # claimed that is not there yet, except by one that is alone
-        head = max((entry.position for entry in self.log), default=0)
-        known = None if len(wished) == 1 else head
-        calls = [[wish.at(self.log, known) for wish in each] for each in wished]
+        calls = [[wish.at(self.log) for wish in each] for each in wished]
         outcomes = self.wait(gathered(*(self.store.append(*each) for each in calls)))
         recorded = self.wait(self.store.read_all(limit=10_000)).events
         at = {found.id: found.position for found in recorded}

@@ -70,13 +70,26 @@ class SharedPages(Generic[E]):
             return self._read_all
 
         async def read_all(
-            query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
+            query: AnyQuery = ALL,
+            *,
+            after: int = START,
+            limit: int = 1000,
+            backward: bool = False,
         ) -> Page[E]:
+            if backward:  # no subscription does: nothing is shared
+                page = await self._read_all(
+                    query, after=after, limit=limit, backward=True
+                )
+                ours = [r for r in page.events if self._of(r) == partition]
+                return Page(tuple(ours), page.reached, page.head)
             async with self._reading:
                 kept = await self._page((query, limit), after)
             return kept.part(partition, after)
 
         return read_all
+
+    def _of(self, recorded: Recorded[E]) -> int:
+        return partition_of(recorded.stream, self._partitions)
 
     async def _page(self, asked: tuple[AnyQuery, int], after: int) -> _Kept[E]:
         for kept in reversed(self._kept):

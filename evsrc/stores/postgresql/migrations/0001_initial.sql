@@ -296,7 +296,7 @@ DECLARE
   _id      uuid;
   _change  record;
   _found   record;
-  _rival   int;
+  _start   bigint;          -- the last position before this call, for conditions
 BEGIN
   IF NOT _lossy AND current_setting('synchronous_commit') = 'off' THEN
     RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'EV001';
@@ -342,6 +342,10 @@ BEGIN
       SELECT e.version AS v FROM @evsrc_event AS e
        WHERE e.category = s.c AND e.stream_id = s.i
        ORDER BY e.version DESC LIMIT 1) AS newest ON true;
+  IF _conditions IS NOT NULL THEN  -- nobody else draws positions until this ends
+    _start := CASE WHEN _concurrent THEN @evsrc_drawn()
+                   ELSE (SELECT l.head FROM @evsrc_log AS l WHERE l.key = 0) END;
+  END IF;
   status := array_fill(0, ARRAY[_jobs]);
   about := array_fill(NULL::int, ARRAY[_jobs]);
   told := array_fill(NULL::text, ARRAY[_jobs]);
@@ -369,18 +373,15 @@ BEGIN
       IF _refused = 0 AND _conditions IS NOT NULL THEN
         FOR _change IN SELECT * FROM jsonb_to_recordset(_conditions) AS c(
             write int, after bigint, items jsonb, rivals int[]) WHERE c.write = _w LOOP
-          SELECT max(r) INTO _rival FROM unnest(_change.rivals) AS r
-           WHERE _shift_v[_e_write[r]] IS NOT NULL;
-          IF _rival IS NOT NULL THEN
+          told[_job] := (SELECT max(p) FROM unnest(_change.rivals) AS r,
+            LATERAL (SELECT _start + _shift_r[_e_write[r]] + r AS p) AS place
+           WHERE _shift_v[_e_write[r]] IS NOT NULL AND p > _change.after);
+          IF told[_job] IS NULL THEN
+            told[_job] := @evsrc_against(_change.after, _change.items);
+          END IF;
+          IF told[_job] IS NOT NULL THEN
             _refused := 6;
             about[_job] := _w;
-            told[_job] := -_rival;  -- its position is not known yet
-          ELSE
-            told[_job] := @evsrc_against(_change.after, _change.items);
-            IF told[_job] IS NOT NULL THEN
-              _refused := 6;
-              about[_job] := _w;
-            END IF;
           END IF;
         END LOOP;
       END IF;
@@ -535,15 +536,6 @@ BEGIN
                                      _base + _shift_r[_e_write[t.e]] + t.e)
         FROM unnest(_t_event, _t_type, _t_tag) AS t(e, type, tag)
        WHERE _shift_v[_e_write[t.e]] IS NOT NULL;
-    END IF;
-    IF _conditions IS NOT NULL THEN
-      FOR _job IN 1 .. _jobs LOOP
-        IF status[_job] = 6 AND told[_job]::bigint < 0 THEN
-          _rival := -told[_job]::int;
-          told[_job] := coalesce(_drawn[_shift_r[_e_write[_rival]] + _rival],
-                                 _base + _shift_r[_e_write[_rival]] + _rival);
-        END IF;
-      END LOOP;
     END IF;
     base := _base;
     IF _concurrent THEN
