@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from heapq import merge
 from itertools import islice
 from operator import attrgetter
@@ -49,7 +49,7 @@ _position = attrgetter("position")
 class _Memory(Generic[E]):
     """The log, and one index for each way to read it."""
 
-    def __init__(self, codec: Codec[E]) -> None:
+    def __init__(self, codec: Codec[E], now: Callable[[], datetime]) -> None:
         self.codec = codec
         self.log: list[Recorded[E]] = []
         self.streams: defaultdict[str, dict[str, list[Recorded[E]]]] = defaultdict(dict)
@@ -58,7 +58,7 @@ class _Memory(Generic[E]):
         self.ids: dict[int, Recorded[E]] = {}
         self.checkpoints: dict[str, int] = {}
         self.snapshots: dict[str, Snapshot[bytes]] = {}
-        self.records = MemoryRecords(self.check_open)
+        self.records = MemoryRecords(self.check_open, now)
         self.wakeup = Wakeup()
         self.closed = False
 
@@ -298,15 +298,23 @@ def _after(recorded: list[Recorded[E]], after: int, limit: int) -> list[Recorded
     return recorded[start : start + limit]
 
 
-def memory_store(codec: Codec[E] | None = None) -> EventStore[E]:
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def memory_store(
+    codec: Codec[E] | None = None, *, now: Callable[[], datetime] = _now
+) -> EventStore[E]:
     """Make a store that lives as long as the process.
 
     Args:
         codec: names and checks the events, so that this store refuses what a durable
             one would; without one any immutable value is an event, named by its tag or
             class.
+        now: the clock that leases expire by; its times have a zone.
     """
-    memory = _Memory(cast("Codec[E]", value_codec()) if codec is None else codec)
+    known = cast("Codec[E]", value_codec()) if codec is None else codec
+    memory = _Memory(known, now)
     return EventStore(
         append=memory.append,
         read_stream=memory.read_stream,

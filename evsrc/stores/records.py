@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import attrgetter
 from uuid import UUID
 
@@ -26,8 +26,11 @@ _age = attrgetter("first_failed_at", "position", "event_id")
 class MemoryRecords:
     """Two dicts; nothing here awaits, so each call is one step for everyone else."""
 
-    def __init__(self, check_open: Callable[[], None]) -> None:
+    def __init__(
+        self, check_open: Callable[[], None], now: Callable[[], datetime]
+    ) -> None:
         self.check_open = check_open
+        self.now = now
         self.letters: dict[tuple[str, UUID], DeadLetter] = {}
         self.leased: dict[str, Lease] = {}
         self.tokens: dict[str, int] = {}  # the last one given out, also when released
@@ -101,7 +104,7 @@ class MemoryRecords:
     async def acquire(self, name: str, owner: str, ttl: timedelta) -> Lease | None:
         """Give the lease to *owner*, unless somebody else has it."""
         self.check_open()
-        now, held = datetime.now(UTC), self.leased.get(name)
+        now, held = self.now(), self.leased.get(name)
         if held is not None and held.owner != owner and now < held.until:
             return None
         self.tokens[name] = token = self.tokens.get(name, 0) + 1
@@ -118,7 +121,7 @@ class MemoryRecords:
         """Let a lease last longer, unless it is lost."""
         if not self.holds(lease):
             return None
-        renewed = replace(self.leased[lease.name], until=datetime.now(UTC) + ttl)
+        renewed = replace(self.leased[lease.name], until=self.now() + ttl)
         self.leased[lease.name] = renewed
         return renewed
 

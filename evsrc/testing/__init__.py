@@ -8,8 +8,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .clock import StuckError, run_virtually
     from .conformance import CODEC, Check, Fact, Note, store_checks
     from .databases import fresh_database
+    from .exhaustive import InjectedError, Trap, cancel_everywhere, fail_everywhere
+    from .faults import (
+        PORTS,
+        Cancel,
+        Deafen,
+        Delay,
+        Duplicate,
+        Fail,
+        Fault,
+        LoseReply,
+        fault_plans,
+        faulty,
+        intercepted,
+    )
     from .servers import (
         PostgresNotFoundError,
         PostgresServer,
@@ -17,27 +32,78 @@ if TYPE_CHECKING:
         find_postgres,
         start_postgres,
     )
+    from .simulation import Run, SimulationError, simulate, simulations
+    from .worker import Worker
+    from .world import Chaos, World
 
 __all__ = [
     "CODEC",
+    "PORTS",
+    "Cancel",
+    "Chaos",
     "Check",
+    "Deafen",
+    "Delay",
+    "Duplicate",
     "Fact",
+    "Fail",
+    "Fault",
+    "InjectedError",
+    "LoseReply",
     "Note",
     "PostgresNotFoundError",
     "PostgresServer",
     "PostgresStartError",
+    "Run",
+    "SimulationError",
+    "StuckError",
+    "Trap",
+    "Worker",
+    "World",
+    "cancel_everywhere",
+    "fail_everywhere",
+    "fault_plans",
+    "faulty",
     "find_postgres",
     "fresh_database",
+    "intercepted",
+    "run_virtually",
+    "simulate",
+    "simulations",
     "start_postgres",
     "store_checks",
 ]
 
 _HOMES = {
+    "Cancel": ".faults",
+    "Chaos": ".world",
+    "Deafen": ".faults",
+    "Delay": ".faults",
+    "Duplicate": ".faults",
+    "Fail": ".faults",
+    "Fault": ".faults",
+    "InjectedError": ".exhaustive",
+    "LoseReply": ".faults",
+    "PORTS": ".faults",
     "PostgresNotFoundError": ".servers",
     "PostgresServer": ".servers",
     "PostgresStartError": ".servers",
+    "Run": ".simulation",
+    "SimulationError": ".simulation",
+    "StuckError": ".clock",
+    "Trap": ".exhaustive",
+    "Worker": ".worker",
+    "World": ".world",
+    "cancel_everywhere": ".exhaustive",
+    "fail_everywhere": ".exhaustive",
+    "fault_plans": ".faults",
+    "faulty": ".faults",
     "find_postgres": ".servers",
     "fresh_database": ".databases",
+    "intercepted": ".faults",
+    "run_virtually": ".clock",
+    "simulate": ".simulation",
+    "simulations": ".simulation",
     "start_postgres": ".servers",
 }
 
