@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -29,7 +28,7 @@ from evsrc.ports import EventStore
 from evsrc.runtime.delivery import Parked
 from evsrc.runtime.project import project
 from evsrc.runtime.subscribe import subscribe
-from evsrc.testing import CODEC, Fact
+from evsrc.testing import CODEC, Fact, intercepted
 
 SOON = timedelta(seconds=20)
 
@@ -45,7 +44,7 @@ class Plan:
         self.turns = list(turns)
         self.left = self.turns.pop(0) if self.turns else -1
 
-    async def step(self, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def step(self, _: str, call: Callable[[], Awaitable[Any]], /) -> Any:
         self.tick()
         result = await call()
         self.tick()
@@ -58,20 +57,16 @@ class Plan:
             raise Crash
 
     def over(self, store: EventStore[Any]) -> EventStore[Any]:
-        kept, snapshots = store.checkpoints, store.snapshots
-        return replace(
-            store,
-            append=lambda *w, also=(): self.step(lambda: store.append(*w, also=also)),
-            read_all=lambda *a, **k: self.step(lambda: store.read_all(*a, **k)),
-            checkpoints=replace(
-                kept,
-                load=lambda name: self.step(lambda: kept.load(name)),
-                save=lambda change: self.step(lambda: kept.save(change)),
-            ),
-            snapshots=replace(
-                snapshots, load=lambda name: self.step(lambda: snapshots.load(name))
-            ),
-        )
+        return intercepted(store, self.step, ports=PLANNED)
+
+
+PLANNED = (
+    "append",
+    "read_all",
+    "checkpoints.load",
+    "checkpoints.save",
+    "snapshots.load",
+)
 
 
 async def filled(count: int) -> EventStore[Any]:

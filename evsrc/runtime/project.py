@@ -13,6 +13,7 @@ from ..core.event import E, Recorded
 from ..core.snapshot import Snapshot, Snapshotting, restored
 from ..core.view import View
 from ..ports import (
+    START,
     Checkpoint,
     Checkpoints,
     EventStore,
@@ -59,7 +60,10 @@ class Projection(Generic[S, E]):
     async def _load(self, name: str) -> Checkpoint | None:
         stored = await self._store.snapshots.load(name)
         snapshot = restored(self._keep, stored)
-        if snapshot is None:  # none, torn, or of another schema: fold anew
+        saved = await self._store.checkpoints.load(name)
+        reached = START if saved is None else saved.position
+        # none, torn, of another schema, or half deleted: fold anew
+        if snapshot is None or snapshot.version != reached:
             self.state = self._view.initial
             await self._delete(name)
             return None

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from .clock import StuckError, run_virtually
     from .conformance import CODEC, Check, Fact, Note, store_checks
     from .databases import fresh_database
-    from .exhaustive import InjectedError, Trap, cancel_everywhere, fail_everywhere
+    from .exhaustive import (
+        InjectedError,
+        Trap,
+        Work,
+        cancel_everywhere,
+        fail_everywhere,
+    )
     from .faults import (
         PORTS,
         Cancel,
@@ -58,6 +64,7 @@ __all__ = [
     "SimulationError",
     "StuckError",
     "Trap",
+    "Work",
     "Worker",
     "World",
     "cancel_everywhere",
@@ -92,6 +99,7 @@ _HOMES = {
     "SimulationError": ".simulation",
     "StuckError": ".clock",
     "Trap": ".exhaustive",
+    "Work": ".exhaustive",
     "Worker": ".worker",
     "World": ".world",
     "cancel_everywhere": ".exhaustive",

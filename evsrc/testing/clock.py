@@ -172,6 +172,12 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         Raises:
             StuckError: it waits for something that can never happen.
         """
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - for loops
+            if asyncio.iscoroutine(future):
+                future.close()
+            raise RuntimeError(
+                "another loop runs here: call this from a plain function"
+            )
         with self._entered():
             task = asyncio.ensure_future(future, loop=self)
             while not task.done():
@@ -180,6 +186,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def run_up(self) -> None:
         """Cancel what is left and run until nothing is, but for what refuses to end."""
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - it never ran
+            return
         with self._entered():
             for generator in sorted(self._generators, key=id):
                 self.create_task(generator.aclose())
@@ -209,10 +217,6 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     @contextmanager
     def _entered(self) -> Generator[None]:
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - for loops
-            raise RuntimeError(
-                "another loop runs here: call this from a plain function"
-            )
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(self._generators.add, self._finalize)
         asyncio._set_running_loop(self)  # noqa: SLF001 - documented for event loops

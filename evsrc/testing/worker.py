@@ -36,8 +36,8 @@ C = TypeVar("C")
 _FOR_EVER: Final = timedelta(days=36_500)
 _BEYOND: Final = 2**62  # a position that no log reaches
 
-owner: ContextVar[Worker] = ContextVar("owner")
-"""The worker whose code runs."""
+owner: ContextVar[Worker | None] = ContextVar("owner", default=None)
+"""The worker whose code runs; None: the world's own."""
 _command: ContextVar[str | None] = ContextVar("command", default=None)
 
 

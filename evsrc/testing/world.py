@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Final, TypeAlias
@@ -148,6 +149,7 @@ class World:
 
     async def _supervise(self, worker: Worker, work: Work, forever: bool) -> None:
         while True:
+            self.note(worker.name, "begins")
             ending = await worker.live(work)
             self.note(worker.name, "ends" if ending is None else f"ends: {ending!r}")
             done = ending is None and not forever
@@ -217,11 +219,16 @@ class World:
 
     def request(self, who: str, port: str, call: Call) -> asyncio.Task[Any]:
         """Send a request; it takes effect whatever becomes of its sender."""
-        sending = self._loop.create_task(self._serve(who, port, call))
+        # not the worker's task: a crash does not call it back
+        sending = copy_context().run(self._send, self._serve(who, port, call))
         self._requests.add(sending)
         sending.add_done_callback(self._requests.discard)
         sending.add_done_callback(seen)
         return sending
+
+    def _send(self, serving: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        owner.set(None)
+        return self._loop.create_task(serving)
 
     async def _serve(self, who: str, port: str, call: Call) -> Any:
         await self.pause()
@@ -294,6 +301,6 @@ class World:
 
 def _adopt(task: asyncio.Task[Any]) -> None:
     """Give a new task to the worker whose code has made it."""
-    worker = owner.get(None)
+    worker = owner.get()
     if worker is not None:
         worker.tasks.append(task)

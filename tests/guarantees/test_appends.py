@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Coroutine, Generator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,7 +23,7 @@ from evsrc import (
     Write,
 )
 from evsrc.ports import EventStore
-from evsrc.testing import Fact
+from evsrc.testing import Fact, Work, cancel_everywhere
 from tests.conftest import OpenStore, prefix_of
 
 WRITER = Path(__file__).with_name("writer_process.py")
@@ -182,55 +182,24 @@ async def test_a5_a_commit_of_many_judges_each_alone(store: Store) -> None:
     print("A5: 200 in one flight: 100 recorded, 50 conflicts, 50 duplicates")
 
 
-class Steps:
-    """Drive a coroutine, and throw CancelledError into it at its n-th suspension."""
-
-    def __init__(self, work: Coroutine[Any, Any, Any], n: int) -> None:
-        self.work, self.left, self.cut = work, n, False
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        waited_for: Any = None
-        try:
-            waited_for = self.work.send(None)
-            while True:
-                self.left -= 1
-                if self.left < 0:
-                    self.cut = True
-                    if waited_for is not None:
-                        waited_for._asyncio_future_blocking = False
-                        waited_for.cancel()
-                    return self.work.throw(asyncio.CancelledError())
-                waited_for = self.work.send((yield waited_for))
-        except StopIteration as done:
-            return done.value
-
-
 async def test_a6_cancelling_at_every_await_leaves_all_or_nothing(store: Store) -> None:
     """An append cancelled at its n-th await, for every n, is there wholly or not."""
-    n = 0
-    while True:
-        stream = StreamName("await", str(n))
-        work = store.append(
-            Write(stream, facts(1, 2), NO_STREAM),
-            Write(StreamName("await", f"{n}-second"), facts(3), NO_STREAM),
+    both = (0, 0)
+
+    async def trial(n: int) -> AsyncGenerator[Work, None]:
+        nonlocal both
+        streams = StreamName("await", str(n)), StreamName("await", f"{n}-second")
+        yield store.append(
+            Write(streams[0], facts(1, 2), NO_STREAM),
+            Write(streams[1], facts(3), NO_STREAM),
         )
-        steps = Steps(work, n)  # type: ignore[arg-type]
-        try:
-            await steps
-        except asyncio.CancelledError:
-            assert steps.cut
-        after = await store.append(
-            Write(StreamName("after", str(n)), facts(1), NO_STREAM)
-        )
-        assert isinstance(after, Appended)
-        both = (
-            (await store.load_events(stream)).version,
-            (await store.load_events(StreamName("await", f"{n}-second"))).version,
-        )
+        after = Write(StreamName("after", str(n)), facts(1), NO_STREAM)
+        assert isinstance(await store.append(after), Appended)
+        first, second = [(await store.load_events(each)).version for each in streams]
+        both = (first, second)
         assert both in ((0, 0), (2, 1))
-        if not steps.cut:
-            break
-        n += 1
+
+    cuts = await cancel_everywhere(trial)
     assert both == (2, 1)
     assert await store.verify() == ()
-    print(f"A6: cancelled at each of {n} awaits")
+    print(f"A6: cancelled at each of {cuts} awaits")
