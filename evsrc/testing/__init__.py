@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .buses import BUS_EVENTS, bus_checks
     from .clock import StuckError, run_virtually
     from .conformance import CODEC, Check, Fact, Note, store_checks
     from .databases import fresh_database
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
         faulty,
         intercepted,
     )
+    from .records import (
+        checkpoint_checks,
+        dead_letter_checks,
+        lease_checks,
+        snapshot_checks,
+    )
     from .servers import (
         PostgresNotFoundError,
         PostgresServer,
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
     from .world import Chaos, World
 
 __all__ = [
+    "BUS_EVENTS",
     "CODEC",
     "PORTS",
     "Cancel",
@@ -67,21 +75,27 @@ __all__ = [
     "Work",
     "Worker",
     "World",
+    "bus_checks",
     "cancel_everywhere",
+    "checkpoint_checks",
+    "dead_letter_checks",
     "fail_everywhere",
     "fault_plans",
     "faulty",
     "find_postgres",
     "fresh_database",
     "intercepted",
+    "lease_checks",
     "run_virtually",
     "simulate",
     "simulations",
+    "snapshot_checks",
     "start_postgres",
     "store_checks",
 ]
 
 _HOMES = {
+    "BUS_EVENTS": ".buses",
     "Cancel": ".faults",
     "Chaos": ".world",
     "Deafen": ".faults",
@@ -102,16 +116,21 @@ _HOMES = {
     "Work": ".exhaustive",
     "Worker": ".worker",
     "World": ".world",
+    "bus_checks": ".buses",
     "cancel_everywhere": ".exhaustive",
+    "checkpoint_checks": ".records",
+    "dead_letter_checks": ".records",
     "fail_everywhere": ".exhaustive",
     "fault_plans": ".faults",
     "faulty": ".faults",
     "find_postgres": ".servers",
     "fresh_database": ".databases",
     "intercepted": ".faults",
+    "lease_checks": ".records",
     "run_virtually": ".clock",
     "simulate": ".simulation",
     "simulations": ".simulation",
+    "snapshot_checks": ".records",
     "start_postgres": ".servers",
 }
 
