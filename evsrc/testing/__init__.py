@@ -8,6 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .assertions import (
+        assert_log,
+        assert_stream,
+        new_events,
+        record,
+        recorded_events,
+    )
+    from .back_ends import BACK_ENDS, OpenStore
     from .buses import BUS_EVENTS, bus_checks
     from .clock import StuckError, run_virtually
     from .conformance import CODEC, Check, Fact, Note, store_checks
@@ -50,6 +58,7 @@ if TYPE_CHECKING:
     from .world import Chaos, World
 
 __all__ = [
+    "BACK_ENDS",
     "BUS_EVENTS",
     "CODEC",
     "PORTS",
@@ -65,6 +74,7 @@ __all__ = [
     "InjectedError",
     "LoseReply",
     "Note",
+    "OpenStore",
     "PostgresNotFoundError",
     "PostgresServer",
     "PostgresStartError",
@@ -75,6 +85,8 @@ __all__ = [
     "Work",
     "Worker",
     "World",
+    "assert_log",
+    "assert_stream",
     "bus_checks",
     "cancel_everywhere",
     "checkpoint_checks",
@@ -86,6 +98,9 @@ __all__ = [
     "fresh_database",
     "intercepted",
     "lease_checks",
+    "new_events",
+    "record",
+    "recorded_events",
     "run_virtually",
     "simulate",
     "simulations",
@@ -95,6 +110,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BACK_ENDS": ".back_ends",
     "BUS_EVENTS": ".buses",
     "Cancel": ".faults",
     "Chaos": ".world",
@@ -105,6 +121,7 @@ _HOMES = {
     "Fault": ".faults",
     "InjectedError": ".exhaustive",
     "LoseReply": ".faults",
+    "OpenStore": ".back_ends",
     "PORTS": ".faults",
     "PostgresNotFoundError": ".servers",
     "PostgresServer": ".servers",
@@ -116,6 +133,8 @@ _HOMES = {
     "Work": ".exhaustive",
     "Worker": ".worker",
     "World": ".world",
+    "assert_log": ".assertions",
+    "assert_stream": ".assertions",
     "bus_checks": ".buses",
     "cancel_everywhere": ".exhaustive",
     "checkpoint_checks": ".records",
@@ -127,6 +146,9 @@ _HOMES = {
     "fresh_database": ".databases",
     "intercepted": ".faults",
     "lease_checks": ".records",
+    "new_events": ".assertions",
+    "record": ".assertions",
+    "recorded_events": ".assertions",
     "run_virtually": ".clock",
     "simulate": ".simulation",
     "simulations": ".simulation",

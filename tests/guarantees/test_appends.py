@@ -89,9 +89,11 @@ async def test_a3_one_of_a_hundred_tasks_wins(store: Store) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("back_end", ["sqlite", "postgresql", "postgresql-concurrent"])
+@pytest.mark.parametrize(
+    "evsrc_back_end", ["sqlite", "postgresql", "postgresql-concurrent"]
+)
 async def test_a3_one_of_eight_processes_wins(
-    back_end: str,
+    evsrc_back_end: str,
     open_store: OpenStore,
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -99,9 +101,9 @@ async def test_a3_one_of_eight_processes_wins(
     """Eight processes race for 30 versions of one stream: each has one winner."""
     versions = 30
     database, *more = str(tmp_path / "events.db"), str(versions)
-    if back_end != "sqlite":
+    if evsrc_back_end != "sqlite":
         database = request.getfixturevalue("shared_database")
-        ordering = "concurrent" if "concurrent" in back_end else "serial"
+        ordering = "concurrent" if "concurrent" in evsrc_back_end else "serial"
         more += [prefix_of(tmp_path), ordering]
     async with await open_store():
         pass
@@ -126,7 +128,7 @@ async def test_a3_one_of_eight_processes_wins(
     async with await open_store() as store:
         loaded = await store.load_events(StreamName("race", "one"))
         assert loaded.version == versions
-    print(f"A3 {back_end}: 8 processes, {versions} versions, {len(won)} winners")
+    print(f"A3 {evsrc_back_end}: 8 processes, {versions} versions, {len(won)} winners")
 
 
 async def test_a4_unknown_outcomes_are_resolved_by_repeating(store: Store) -> None:
