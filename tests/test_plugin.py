@@ -57,7 +57,7 @@ def test_by_default_it_is_all_of_them(inner: Inner) -> None:
     result = inner(TESTS, "--collect-only", "-q")
     result.stdout.fnmatch_lines(
         [
-            f"*test_it[[]{back_end}[]]"
+            f"*test_it[[]{back_end}[]]*"
             for back_end in (
                 "memory", "sqlite", "sqlite-memory",
                 "postgresql", "postgresql-concurrent",

@@ -189,12 +189,13 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         if asyncio._get_running_loop() is not None:  # noqa: SLF001 - it never ran
             return
         with self._entered():
-            for generator in sorted(self._generators, key=id):
-                self.create_task(generator.aclose())
-            for _ in range(3):
+            for _ in range(3):  # who suppresses a cancellation gets two more
                 for task in self._left():
                     task.cancel()
                 self._drain()
+            for generator in list(self._generators):
+                self.create_task(generator.aclose())
+            self._drain()
 
     def close(self) -> None:
         """Close the loop for good."""

@@ -180,5 +180,7 @@ async def fail_everywhere(
 
 async def _checked(run: AsyncGenerator[Work, None]) -> None:
     """Let a trial make its checks."""
-    async for _ in run:
+    async for more in run:
+        if asyncio.iscoroutine(more):
+            more.close()
         raise TypeError("a trial yields its work once, then checks what became of it")
