@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .core.breaker import (
+        Breaker,
+    )
     from .core.codec import (
         Codec,
         Opaque,
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
         SubscriptionConfigError,
         SubscriptionError,
         SubscriptionStateError,
+        TransactionError,
         UnhandledEventError,
     )
     from .core.errors import (
@@ -85,12 +89,17 @@ if TYPE_CHECKING:
         QueryItem,
         satisfies,
     )
+    from .core.partition import partition_of
     from .core.policy import (
+        ErrorClass,
         Failure,
         Park,
         Retry,
         Skip,
         Stop,
+        by_class,
+        class_of,
+        for_errors,
         retry_then,
     )
     from .core.snapshot import (
@@ -187,6 +196,7 @@ if TYPE_CHECKING:
         SaveCheckpoint,
         SaveDeadLetter,
         SaveSnapshot,
+        Transaction,
         Write,
     )
     from .ports import (
@@ -196,16 +206,29 @@ if TYPE_CHECKING:
         StateCache,
     )
     from .runtime.delivery import (
+        Batched,
         Delivery,
         Parked,
         Progress,
+        State,
+        Transactional,
+        after_event,
+        after_page,
+        after_time,
     )
     from .runtime.ids import (
         new_event,
         new_id,
     )
+    from .runtime.letters import (
+        Inspected,
+        Redriven,
+    )
     from .runtime.project import (
         project,
+    )
+    from .runtime.status import (
+        Status,
     )
     from .runtime.subscribe import (
         subscribe,
@@ -214,17 +237,27 @@ if TYPE_CHECKING:
         query,
         transact,
     )
+    from .runtime.worker_status import (
+        PartitionStatus,
+        WorkerStatus,
+    )
+    from .runtime.workers import (
+        Worker,
+        work,
+    )
     from .stores.memory import (
         memory_store,
     )
     from .stores.postgresql import PostgreSQLStore, migration_sql, postgresql_store
     from .stores.sqlite import (
+        SQLiteConnection,
         sqlite_store,
     )
 
     __version__: str
 
 _HOMES = {
+    "Breaker": "core.breaker",
     "Codec": "core.codec",
     "Opaque": "core.codec",
     "dec_hook": "core.codec",
@@ -275,6 +308,7 @@ _HOMES = {
     "SubscriptionConfigError": "core.errors",
     "SubscriptionError": "core.errors",
     "SubscriptionStateError": "core.errors",
+    "TransactionError": "core.errors",
     "UnhandledEventError": "core.errors",
     "Metadata": "core.event",
     "NO_METADATA": "core.event",
@@ -288,7 +322,12 @@ _HOMES = {
     "QueryItem": "core.expectation",
     "STREAM_EXISTS": "core.expectation",
     "satisfies": "core.expectation",
+    "partition_of": "core.partition",
     "Failure": "core.policy",
+    "ErrorClass": "core.policy",
+    "by_class": "core.policy",
+    "class_of": "core.policy",
+    "for_errors": "core.policy",
     "Park": "core.policy",
     "Retry": "core.policy",
     "Skip": "core.policy",
@@ -356,17 +395,31 @@ _HOMES = {
     "SaveCheckpoint": "ports",
     "SaveDeadLetter": "ports",
     "SaveSnapshot": "ports",
+    "Transaction": "ports",
     "Write": "ports",
     "StateCache": "runtime.cache",
+    "Batched": "runtime.delivery",
+    "State": "runtime.delivery",
+    "Transactional": "runtime.delivery",
+    "after_event": "runtime.delivery",
+    "after_page": "runtime.delivery",
+    "after_time": "runtime.delivery",
     "Delivery": "runtime.delivery",
     "Parked": "runtime.delivery",
     "Progress": "runtime.delivery",
     "new_event": "runtime.ids",
     "new_id": "runtime.ids",
+    "Inspected": "runtime.letters",
+    "Redriven": "runtime.letters",
     "project": "runtime.project",
+    "Status": "runtime.status",
     "subscribe": "runtime.subscribe",
     "query": "runtime.transact",
     "transact": "runtime.transact",
+    "PartitionStatus": "runtime.worker_status",
+    "Worker": "runtime.workers",
+    "WorkerStatus": "runtime.worker_status",
+    "work": "runtime.workers",
     "memory_store": "stores.memory",
     "PostgreSQLCheckpointRepository": "facade.postgresql",
     "PostgreSQLDLQRepository": "facade.postgresql",
@@ -375,6 +428,7 @@ _HOMES = {
     "PostgreSQLStore": "stores.postgresql",
     "migration_sql": "stores.postgresql",
     "postgresql_store": "stores.postgresql",
+    "SQLiteConnection": "stores.sqlite",
     "sqlite_store": "stores.sqlite",
 }
 _RENAMED = {"EventSourceError": "EvsrcError", "EventStoreRecord": "EventStore"}
@@ -394,6 +448,8 @@ __all__ = [
     "AppendOutcomeUnknownError",
     "AppendResult",
     "Appended",
+    "Batched",
+    "Breaker",
     "Checkpoint",
     "CheckpointAheadError",
     "CheckpointData",
@@ -415,6 +471,7 @@ __all__ = [
     "DuplicateEventTypeError",
     "DuplicateHandlerError",
     "EmptyAppendError",
+    "ErrorClass",
     "EventBus",
     "EventPublisher",
     "EventRegistry",
@@ -434,6 +491,7 @@ __all__ = [
     "InMemoryEventBus",
     "InMemoryEventStore",
     "InMemorySnapshotStore",
+    "Inspected",
     "InvalidEventError",
     "InvalidExpectedVersionError",
     "InvalidQueryError",
@@ -450,6 +508,7 @@ __all__ = [
     "Page",
     "Park",
     "Parked",
+    "PartitionStatus",
     "PostgreSQLCheckpointRepository",
     "PostgreSQLDLQRepository",
     "PostgreSQLEventStore",
@@ -464,8 +523,10 @@ __all__ = [
     "ReadDirection",
     "ReadOptions",
     "Recorded",
+    "Redriven",
     "Retry",
     "SQLiteCheckpointRepository",
+    "SQLiteConnection",
     "SQLiteDLQRepository",
     "SQLiteEventStore",
     "SQLiteSnapshotStore",
@@ -482,7 +543,9 @@ __all__ = [
     "SnapshotSchemaVersionError",
     "SnapshotStore",
     "Snapshotting",
+    "State",
     "StateCache",
+    "Status",
     "Stop",
     "StoreBusyError",
     "StoreClosedError",
@@ -495,18 +558,29 @@ __all__ = [
     "SubscriptionConfigError",
     "SubscriptionError",
     "SubscriptionStateError",
+    "Transaction",
+    "TransactionError",
+    "Transactional",
     "UnhandledEventError",
     "UnknownEvent",
     "View",
+    "Worker",
+    "WorkerStatus",
     "Write",
     "__version__",
     "adapt",
+    "after_event",
+    "after_page",
+    "after_time",
     "both",
+    "by_class",
+    "class_of",
     "dec_hook",
     "default_registry",
     "enc_hook",
     "every",
     "fold",
+    "for_errors",
     "get_event_class",
     "get_event_class_or_none",
     "get_handled_event_type",
@@ -523,6 +597,7 @@ __all__ = [
     "new_event",
     "new_id",
     "opaque_codec",
+    "partition_of",
     "postgresql_store",
     "project",
     "query",
@@ -533,6 +608,7 @@ __all__ = [
     "sqlite_store",
     "subscribe",
     "transact",
+    "work",
 ]
 
 

@@ -7,9 +7,10 @@ A store is a frozen record of functions, so a cache, a tracer or a fault injecto
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Generic, Literal, Protocol, TypeAlias
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -262,6 +263,46 @@ class Append(Protocol[E]):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Transaction(Generic[E]):
+    """A transaction of the store that is open: what is done in it happens together.
+
+    Args:
+        append: like the store's. It is judged at once, on what the transaction has
+            done so far, and tells versions and positions; nobody else sees them yet. A
+            `Conflict` leaves the transaction usable. After an append that raised, it
+            can only be rolled back.
+        connection: what your own SQL is run on: asyncpg's connection (PostgreSQL), a
+            `SQLiteConnection`, or None (memory).
+    """
+
+    append: Append[E]
+    connection: Any
+
+
+class BeginTransaction(Protocol[E]):
+    """Open a transaction: `async with store.transaction() as tx:`.
+
+    Leaving the block commits, as durably as an append; an exception or a cancellation
+    rolls everything back. Readers see nothing of it, and nobody is woken, before the
+    commit. Appends of the store itself wait until it ends (SQLite, memory: all of them;
+    PostgreSQL: from the transaction's first append on), so be brief. Inside the block,
+    append with `tx.append` alone.
+
+    Raises:
+        TransactionError: from the store's own `append` inside the block, which would
+            wait for ever; from the block's end, if an append in it raised, or a
+            statement has ended the transaction; from what is used after the end.
+        StoreBusyError: another process held the lock for too long; nothing was written.
+        AppendOutcomeUnknownError: the connection was lost at the commit.
+        StoreError: the store could not; nothing was written.
+    """
+
+    def __call__(self) -> AbstractAsyncContextManager[Transaction[E]]:
+        """Give the transaction's block."""
+        ...
+
+
 class ReadStream(Protocol[E]):
     """Read a stream's events after a version, in version order, a page at a time.
 
@@ -346,16 +387,20 @@ class Snapshots:
 
 
 class ListDeadLetters(Protocol):
-    """List dead letters, those that failed first (`first_failed_at`) first."""
+    """List dead letters, those that failed first (`first_failed_at`) first.
+
+    Those of one *stream* are in the order of their positions.
+    """
 
     async def __call__(
         self,
         subscription: str | None = None,
         *,
         status: DeadLetterStatus | None = None,
+        stream: StreamName | None = None,
         limit: int = 100,
     ) -> tuple[DeadLetter, ...]:
-        """List up to *limit* of one subscription (None: all), in one status (all)."""
+        """List up to *limit* of one subscription, status and stream (None: of all)."""
         ...
 
 
@@ -372,6 +417,7 @@ class DeadLetters:
             one gets True; a failure that came in between stays. Both have one key.
         delete: forgets a letter if it is still stored exactly so, and tells whether it
             was.
+        streams: those of which a subscription has letters that are not resolved.
     """
 
     get: Callable[[str, UUID], Awaitable[DeadLetter | None]]
@@ -379,6 +425,7 @@ class DeadLetters:
     save: Callable[[SaveDeadLetter], Awaitable[None]]
     update: Callable[[DeadLetter, DeadLetter], Awaitable[bool]]
     delete: Callable[[DeadLetter], Awaitable[bool]]
+    streams: Callable[[str], Awaitable[frozenset[StreamName]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,23 +442,28 @@ class Leases:
         renew: `renew(lease, ttl)` gives the lease with a new end, counted from now;
             None: it is lost. One that has expired but was not taken is renewed.
         release: gives it back before its end; no effect if it is lost.
+        list: those whose name starts with a prefix and that somebody has now: not
+            released, and not over; by name.
     """
 
     acquire: Callable[[str, str, timedelta], Awaitable[Lease | None]]
     renew: Callable[[Lease, timedelta], Awaitable[Lease | None]]
     release: Callable[[Lease], Awaitable[None]]
+    list: Callable[[str], Awaitable[tuple[Lease, ...]]]
 
 
 @dataclass(frozen=True)
 class EventStore(Generic[E]):
     """Everything a store does.
 
-    `head` gives the last position of the log (START: empty), `verify` checks every
-    stored byte and says what is wrong (empty: nothing), `close` ends the store within
-    moments, after the appends that are under way.
+    `encode` gives an event's payload as the store keeps it, `head` the last position of
+    the log (START: empty), `verify` checks every stored byte and says what is wrong
+    (empty: nothing), `close` ends the store within moments, after the appends that are
+    under way.
     """
 
     append: Append[E]
+    transaction: BeginTransaction[E]
     read_stream: ReadStream[E]
     load_events: LoadEvents[E]
     read_all: ReadAll[E]
@@ -422,6 +474,7 @@ class EventStore(Generic[E]):
     snapshots: Snapshots
     dead_letters: DeadLetters
     leases: Leases
+    encode: Callable[[E], bytes]
     verify: Callable[[], Awaitable[tuple[str, ...]]]
     close: Callable[[], Awaitable[None]]
 

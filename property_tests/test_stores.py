@@ -290,6 +290,21 @@ class StoreMachine(RuleBasedStateMachine):
         assert len(set(listed)) == len(listed)
         assert set(listed) <= set(expected)
 
+    @rule(subscription=st.sampled_from("xy"), status=st.none() | statuses)
+    def list_letters_of_streams(self, subscription: str, status: Any) -> None:
+        kept, expected = self.store.dead_letters, self.model.letters.values()
+        mine = [x for x in expected if x.subscription == subscription]
+        streams = {x.stream for x in mine if x.status != "resolved"} - {None}
+        assert self.wait(kept.streams(subscription)) == streams
+        for stream in streams:
+            here = [
+                x for x in mine if x.stream == stream and status in (None, x.status)
+            ]
+            listed = self.wait(kept.list(subscription, status=status, stream=stream))
+            assert set(listed) == set(here)
+            places = [x.position for x in listed]
+            assert places == sorted(places)
+
     @rule(name=owned, owner=st.sampled_from("ab"), over=st.booleans())
     def acquire(self, name: str, owner: str, over: bool) -> None:
         held, leases = self.model.leases.get(name), self.model.leases

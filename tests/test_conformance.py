@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from evsrc.core.errors import LeaseLostError
+from evsrc.core.errors import LeaseLostError, TransactionError
 from evsrc.core.expectation import ANY
 from evsrc.ports import (
     Appended,
@@ -21,6 +22,7 @@ from evsrc.ports import (
     Page,
     Placed,
     SaveDeadLetter,
+    Transaction,
     Write,
 )
 from evsrc.stores.memory import memory_store
@@ -262,6 +264,15 @@ def lists_the_newest_first(store: Store) -> Store:
     return replace(store, dead_letters=replace(kept, list=newest))
 
 
+def lists_all_streams(store: Store) -> Store:
+    kept = store.dead_letters
+
+    async def everywhere(*asked: Any, stream: Any = None, **also: Any) -> Any:
+        return await kept.list(*asked, **also)
+
+    return replace(store, dead_letters=replace(kept, list=everywhere))
+
+
 def leases_to_everyone(store: Store) -> Store:
     kept = store.leases
 
@@ -311,6 +322,104 @@ def renews_lost_leases(store: Store) -> Store:
     return replace(store, leases=replace(kept, renew=renew))
 
 
+def lists_leases_that_are_over(store: Store) -> Store:
+    kept, given = store.leases, dict[str, Any]()
+
+    async def acquire(name: str, owner: str, ttl: Any) -> Any:
+        given[name] = await kept.acquire(name, owner, ttl)
+        return given[name]
+
+    async def over(prefix: str) -> Any:
+        now = {lease.name: lease for lease in await kept.list(prefix)}
+        late = {n: g for n, g in given.items() if n.startswith(prefix)}
+        return tuple(lease for _, lease in sorted((late | now).items()))
+
+    return replace(store, leases=replace(kept, acquire=acquire, list=over))
+
+
+def transacts_without_a_transaction(store: Store) -> Store:
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Transaction[Any]]:
+        yield Transaction(store.append, None)
+
+    return replace(store, transaction=transaction)
+
+
+def judges_transactions_at_their_end(store: Store) -> Store:
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Transaction[Any]]:
+        kept: list[Write[Any]] = []
+
+        async def append(*writes: Write[Any], also: Any = ()) -> Any:
+            kept.extend(writes)
+            position = await store.head() + len(kept)
+            placed = [
+                Placed(w.stream, len(w.events), position, position) for w in writes
+            ]
+            return Appended(tuple(placed))
+
+        yield Transaction(append, None)
+        await store.append(*kept)
+
+    return replace(store, transaction=transaction)
+
+
+def forgets_records_in_transactions(store: Store) -> Store:
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Transaction[Any]]:
+        async with store.transaction() as tx:
+
+            async def append(*writes: Write[Any], also: Any = ()) -> Any:
+                return await tx.append(*writes)
+
+            yield Transaction(append, None)
+
+    return replace(store, transaction=transaction)
+
+
+def hides_failed_transactions(store: Store) -> Store:
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Transaction[Any]]:
+        with suppress(TransactionError):
+            async with store.transaction() as tx:
+                yield tx
+
+    return replace(store, transaction=transaction)
+
+
+def lets_others_into_transactions(store: Store) -> Store:
+    """An append inside the block goes around the transaction, unnoticed."""
+
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        try:
+            return await store.append(*writes, also=also)
+        except TransactionError:
+            return Appended((Placed(writes[0].stream, 1, 1, 1),))
+
+    return replace(store, append=append)
+
+
+def wakes_before_the_commit(store: Store) -> Store:
+    begun = asyncio.Event()
+
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Transaction[Any]]:
+        async with store.transaction() as tx:
+            begun.set()
+            yield tx
+
+    async def changed(position: int, *, timeout: Any) -> None:
+        waits = [
+            asyncio.ensure_future(store.changed(position, timeout=timeout)),
+            asyncio.ensure_future(begun.wait()),
+        ]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    return replace(store, transaction=transaction, changed=changed)
+
+
 def replace_events(write: Write[Any], events: Any) -> Write[Any]:
     return Write(write.stream, events, write.expected)
 
@@ -337,10 +446,18 @@ def replace_events(write: Write[Any], events: Any) -> Write[Any]:
         marks_letters_twice,
         deletes_new_failures,
         lists_the_newest_first,
+        lists_all_streams,
         leases_to_everyone,
         starts_tokens_again,
         releases_for_others,
         renews_lost_leases,
+        lists_leases_that_are_over,
+        transacts_without_a_transaction,
+        judges_transactions_at_their_end,
+        forgets_records_in_transactions,
+        hides_failed_transactions,
+        lets_others_into_transactions,
+        wakes_before_the_commit,
     ],
     ids=lambda broken: broken.__name__,
 )

@@ -336,10 +336,22 @@ def value_codec() -> Codec[Any]:
         cls: type[Any] = type(event)  # pyright: ignore[reportUnknownVariableType]
         return (checks.get(cls) or learn(cls))(event)
 
+    show = msgspec.json.Encoder(enc_hook=_shown).encode
+
+    def encode_event(event: Any) -> bytes:
+        return event.data if isinstance(event, Opaque) else show(event)
+
     def refuse(*_: object) -> Any:
         raise NotImplementedError("values are kept as they are")
 
-    return Codec(name_of, refuse, refuse)
+    return Codec(name_of, encode_event, refuse)
+
+
+def _shown(value: Any) -> Any:
+    try:
+        return enc_hook(value)
+    except NotImplementedError:
+        return repr(value)  # any value is an event here, and a payload is only shown
 
 
 def storable(text: str) -> str:

@@ -20,6 +20,7 @@ know an error as a builtin one, the builtin stays a second base.
     │   ├── StoreFullError             no space left
     │   ├── StoreUnavailableError      cannot be opened, read or written
     │   ├── AppendOutcomeUnknownError  sent, but the answer never came
+    │   ├── TransactionError           used in a way that it cannot be
     │   ├── SchemaError                a newer, older or foreign database
     │   └── CorruptionError            stored bytes changed or are missing
     ├── CheckpointError                a checkpoint is not where the caller said
@@ -196,6 +197,10 @@ class AppendOutcomeUnknownError(StoreError):
             f"the connection to {store} was lost before an append was acknowledged; it "
             "may be there: append the same events, with the same ids, again"
         )
+
+
+class TransactionError(StoreError):
+    """A transaction is over, has failed, or is waited for inside itself."""
 
 
 class SchemaError(StoreError):

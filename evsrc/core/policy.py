@@ -1,12 +1,26 @@
-"""Say, as data, what to do when an event could not be handled. No I/O here."""
+"""Say, as data, what to do when an event could not be handled. No I/O here.
+
+A policy is a pure function of one failed attempt; the functions below make policies,
+and policies of policies.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from enum import StrEnum
 from typing import TypeAlias
 
-from msgspec import Struct
+from msgspec import DecodeError, Struct
+
+from .errors import (
+    AppendOutcomeUnknownError,
+    EventTypeNotFoundError,
+    SerializationError,
+    StoreBusyError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 
 
 class Failure(Struct, frozen=True):
@@ -73,3 +87,86 @@ def retry_then(
         return Retry(timedelta(seconds=seconds), jitter)
 
     return policy
+
+
+class ErrorClass(StrEnum):
+    """What can be expected of another attempt.
+
+    TRANSIENT: it may succeed. PERMANENT: it will fail again. UNDECODABLE: the event's
+    data does not fit this process's classes; another version of it may handle it.
+    """
+
+    TRANSIENT = "transient"
+    PERMANENT = "permanent"
+    UNDECODABLE = "undecodable"
+
+
+_UNDECODABLE = (SerializationError, EventTypeNotFoundError, DecodeError)
+_TRANSIENT = (
+    OSError,  # also what is refused, reset, or timed out
+    StoreBusyError,
+    StoreFullError,
+    StoreUnavailableError,
+    AppendOutcomeUnknownError,
+)
+
+
+def class_of(error: Exception) -> ErrorClass:
+    """Tell the class of an error by its type; what is not known is permanent.
+
+    >>> class_of(ConnectionResetError())
+    <ErrorClass.TRANSIENT: 'transient'>
+    >>> class_of(KeyError("customer"))
+    <ErrorClass.PERMANENT: 'permanent'>
+    """
+    if isinstance(error, _UNDECODABLE):
+        return ErrorClass.UNDECODABLE
+    if isinstance(error, _TRANSIENT):
+        return ErrorClass.TRANSIENT
+    return ErrorClass.PERMANENT
+
+
+def by_class(
+    *,
+    transient: FailurePolicy,
+    permanent: FailurePolicy,
+    undecodable: FailurePolicy,
+    class_of: Callable[[Exception], ErrorClass] = class_of,
+) -> FailurePolicy:
+    """Let the class of the error choose the policy.
+
+    >>> policy = by_class(
+    ...     transient=retry_then(Stop(), jitter=0),
+    ...     permanent=retry_then(Park(), retries=0),
+    ...     undecodable=retry_then(Stop(), retries=0),
+    ... )
+    >>> policy(Failure(KeyError("customer"), attempt=1))
+    Park()
+    """
+    policies = {
+        ErrorClass.TRANSIENT: transient,
+        ErrorClass.PERMANENT: permanent,
+        ErrorClass.UNDECODABLE: undecodable,
+    }
+    return lambda failure: policies[class_of(failure.error)](failure)
+
+
+def for_errors(
+    errors: type[Exception] | tuple[type[Exception], ...],
+    policy: FailurePolicy,
+    *,
+    otherwise: FailurePolicy,
+) -> FailurePolicy:
+    """Use *policy* for these types of errors, and *otherwise* for all others.
+
+    >>> policy = for_errors(
+    ...     KeyError,
+    ...     retry_then(Park(), retries=0),
+    ...     otherwise=retry_then(Stop(), retries=0),
+    ... )
+    >>> policy(Failure(KeyError(), attempt=1)), policy(Failure(OSError(), attempt=1))
+    (Park(), Stop())
+    """
+    return lambda failure: (
+        policy(failure) if isinstance(failure.error, errors) else otherwise(failure)
+    )

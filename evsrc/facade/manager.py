@@ -65,6 +65,7 @@ _STATES = {
     State.CATCHING_UP: SubscriptionState.CATCHING_UP,
     State.LIVE: SubscriptionState.LIVE,
     State.RETRYING: SubscriptionState.ERROR,
+    State.CIRCUIT_OPEN: SubscriptionState.ERROR,
     State.PAUSED: SubscriptionState.PAUSED,
     State.STOPPED: SubscriptionState.STOPPED,
     State.FAILED: SubscriptionState.ERROR,

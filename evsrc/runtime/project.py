@@ -42,9 +42,10 @@ class Projection(Generic[S, E]):
         self._name = name
         self._view = view
         self._keep = keep
+        self._also = delivery.also
         kept = Checkpoints(self._load, self._save, self._delete)
         self.subscription: Subscription[E] = subscribe(
-            store, name, self._handle, replace(delivery, checkpoints=kept)
+            store, name, self._handle, replace(delivery, checkpoints=kept, also=tuple)
         )
 
     async def __aenter__(self) -> Projection[S, E]:
@@ -73,7 +74,8 @@ class Projection(Generic[S, E]):
     async def _save(self, change: SaveCheckpoint) -> None:
         state = self._keep.dump(self.state)
         snapshot = Snapshot(state, change.position, self._keep.schema)
-        await self._store.append(also=(change, SaveSnapshot(change.name, snapshot)))
+        kept = SaveSnapshot(change.name, snapshot)
+        await self._store.append(also=(change, kept, *self._also()))
 
     async def _delete(self, name: str) -> None:
         await self._store.checkpoints.delete(name)

@@ -7,80 +7,190 @@ save the checkpoint, wait for more. A wake-up that gets lost costs latency, no e
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
-import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Final, Generic
+from typing import Any, Generic, TypeVar
 
 from ..core.errors import (
     CheckpointAheadError,
-    CheckpointError,
-    StoreBusyError,
+    EventTypeNotFoundError,
+    SerializationError,
     SubscriptionError,
     SubscriptionStateError,
 )
 from ..core.event import E, Recorded
-from ..core.policy import Failure, Park, Retry, Skip, Stop
-from ..ports import START, EventStore, Page, SaveCheckpoint
-from .delivery import Delivery, Handler, Parked, Progress, State, after_page
+from ..ports import START, EventStore, Page
+from .checkpointing import Saver
+from .delivery import (
+    AnyHandler,
+    Batched,
+    Delivery,
+    State,
+    Transactional,
+    after_page,
+)
+from .handling import InBatches, InParallel, OneByOne, Parts, Way
+from .letters import Letters
+from .parking import Parking
+from .run import PASSING, LeftError, Run, log, log_fields
+from .settling import Settling
+from .status import Status, status_of
+from .transactional import InTransactions
 
-_log: Final = logging.getLogger("evsrc")
-
-
-class _Waiter:
-    """Somebody who waits for a position."""
-
-    __slots__ = ("impatient", "position", "told")
-
-    def __init__(self, position: int, *, impatient: bool) -> None:
-        self.position = position
-        self.impatient = impatient
-        self.told = asyncio.Event()
+T = TypeVar("T")
 
 
 class Subscription(Generic[E]):
     """A running (or stopped) subscription; made by `subscribe`.
 
-    `async with` starts it and stops it. Every matching event is handled at least once,
-    in order; the checkpoint never passes one that was neither handled, parked nor
-    skipped by an explicit policy.
+    `async with` starts it and stops it. Every matching event is handled at least once
+    (with a `Transactional` handler: exactly once), in the order of its stream; the
+    checkpoint never passes one that was neither handled, parked nor skipped by an
+    explicit policy. A store that is not there is waited for.
     """
 
     def __init__(
         self,
         store: EventStore[E],
         name: str,
-        handle: Handler[E],
+        handle: AnyHandler[E],
         delivery: Delivery[E],
     ) -> None:
-        if delivery.page < 1:
-            raise ValueError(f"a page has at least 1 event, not {delivery.page!r}")
         self.name = name
-        self.state = State.STARTING
-        self.position = START
-        self.handled = 0
-        self.failed = 0
-        self.parked = 0
-        self.error: Exception | None = None
-        self._failure: Exception | None = None
         self._store = store
-        self._handle = handle
         self._delivery = delivery
-        self._checkpoints = delivery.checkpoints or store.checkpoints
-        self._saved: int | None = None  # None: not known to be anywhere
-        self._saved_at = 0.0
-        self._since_save = 0
+        self._run = run = Run(name)
+        self._saver = Saver(store, run, delivery)
+        self._parking = Parking(store, run, self._saver, delivery)
+        settling = Settling(run, self._parking, delivery)
+        parts = Parts(run, self._saver, self._parking, settling, delivery)
+        self._way = _way_of(store, handle, delivery, parts)
+        self._begun = False  # it knows where it is
+        self._failure: Exception | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
-        self._running = asyncio.Event()
-        self._running.set()
-        self._held = False  # stopping or paused
         self._ahead: asyncio.Future[Page[E]] | None = None
-        self._handling = False  # inside the handler
-        self._waiters: set[_Waiter] = set()
-        self._nearest: float = math.inf  # the first position that somebody waits for
+        self._requests: deque[_Request] = deque()
+        self._watcher: asyncio.TimerHandle | None = None
+        self._seen = (0, 0.0)  # how far it was when the watcher saw it move last
+
+    # What it has done, and how it is.
+
+    @property
+    def state(self) -> State:
+        """What it is doing."""
+        return self._run.state
+
+    @property
+    def position(self) -> int:
+        """Everything up to here was handled, parked or skipped."""
+        return self._run.position
+
+    @property
+    def handled(self) -> int:
+        """How many events were handled since it was started."""
+        return self._run.handled
+
+    @property
+    def failed(self) -> int:
+        """How many attempts failed."""
+        return self._run.failed
+
+    @property
+    def parked(self) -> int:
+        """How many events were parked."""
+        return self._run.parked
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it is in trouble; None: it is not."""
+        return self._run.error
+
+    @property
+    def ended(self) -> bool:
+        """Whether it delivers no more: stopped, or failed."""
+        return self._run.ended
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._task is not None and not self.ended
+
+    @property
+    def healthy(self) -> bool:
+        """Whether events flow, and their checkpoints are saved.
+
+        It is not healthy in a retry, while its circuit is open or its store is not
+        there, paused, or ended.
+        """
+        return self._run.sound and not self._saver.failing
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has caught up with the log once: what it builds can be used."""
+        return self._run.ready
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, and no call of the handler takes longer than `stuck_after`.
+
+        A subscription in trouble is alive as long as it waits and tries again.
+        """
+        if not self.running:
+            return False
+        limit = self._delivery.stuck_after.total_seconds()
+        still = self._pace() == self._seen[0] and not self._run.idle
+        return not still or asyncio.get_running_loop().time() - self._seen[1] < limit
+
+    def status(self) -> Status:
+        """Tell how it is doing, as far as it is known without asking the store."""
+        return status_of(
+            self._run,
+            asyncio.get_running_loop().time(),
+            checkpoint=self._saver.position,
+            healthy=self.healthy,
+            alive=self.alive,
+        )
+
+    async def measure(self) -> Status:
+        """Tell how it is doing, with the head of the log and the lag as they are now.
+
+        For one that does not read by itself: paused, waiting, stopped.
+
+        Raises:
+            StoreError: the store cannot say.
+        """
+        run = self._run
+        page = await self._store.read_all(
+            self._delivery.query, after=run.position, limit=1
+        )
+        run.head = max(run.head, page.head)
+        if not run.events and not run.handling:
+            run.events = page.events
+        return self.status()
+
+    @property
+    def dead_letters(self) -> Letters[E]:
+        """What it has parked: to look at, try again, or discard."""
+        return Letters(
+            self._store,
+            self.name,
+            self._way.again,
+            between=self._between,
+            ordered=self._delivery.hold_streams,
+            keep=self._keep,
+        )
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the caller is the subscription's own handler."""
+        current = asyncio.current_task()
+        if current is None:
+            return False
+        return current is self._task or (
+            isinstance(self._way, InParallel) and current in self._way.tasks
+        )
 
     # Control.
 
@@ -103,51 +213,30 @@ class Subscription(Generic[E]):
             )
         self._task = asyncio.create_task(self.run(), name=f"evsrc:{self.name}")
 
-    @property
-    def ended(self) -> bool:
-        """Whether it delivers no more: stopped, or failed."""
-        return self.state in (State.STOPPED, State.FAILED)
-
-    @property
-    def running(self) -> bool:
-        """Whether it was started and has not ended."""
-        return self._task is not None and not self.ended
-
-    @property
-    def healthy(self) -> bool:
-        """Whether events flow: not failed, not in a retry, not paused, not ended."""
-        return self.state in (State.STARTING, State.CATCHING_UP, State.LIVE)
-
-    @property
-    def runs_here(self) -> bool:
-        """Whether the caller is the subscription's own handler."""
-        return self._task is not None and asyncio.current_task() is self._task
-
     def pause(self) -> None:
         """Deliver nothing more, after the event in hand, until `resume`."""
-        self._running.clear()
-        self._held = True
-        self.state = State.PAUSED
-        self._let_go()
+        self._run.paused = True
+        self._run.hold()
+        self._run.state = State.PAUSED
+        self._run.let_go()
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        if not self._running.is_set():
-            self._running.set()
-            self._held = self._stopping.is_set()
-            self._become(State.CATCHING_UP)
+        if self._run.paused:
+            self._run.paused = False
+            self._run.attend.set()
+            self._run.become(State.CATCHING_UP)
 
     async def stop(self, timeout: timedelta = timedelta(seconds=30)) -> None:
-        """Finish the event in hand, save the checkpoint, end; within *timeout*.
+        """Finish what is in hand, save the checkpoint, end; within *timeout*.
 
-        A handler that takes longer than four fifths of it is cancelled; its event is
+        A handler that takes longer than four fifths of it is cancelled; its events are
         delivered again after the next start.
         """
-        self._stopping.set()
-        self._held = True
-        self._running.set()
+        self._run.stopping = True
+        self._run.hold()
         if self._task is None:
-            self._end(State.STOPPED)
+            self._run.end(State.STOPPED)
             return
         seconds = timeout.total_seconds()
         done, _ = await asyncio.wait([self._task], timeout=seconds * 0.8)
@@ -173,11 +262,11 @@ class Subscription(Generic[E]):
             SubscriptionError: it failed or stopped before.
             TimeoutError: *timeout* is over.
         """
-        if not self._has_reached(position):
-            self._check_alive()
-            await self._reached(position, timeout)
-            if self.position < position:
-                self._check_alive()
+        if not self._run.reached(position):
+            self._check_running()
+            await self._run.wait(position, timeout)
+            if self._run.position < position:
+                self._check_running()
 
     async def settled(self, position: int, patience: timedelta) -> bool:
         """Wait for *position* while all goes well; False as soon as it does not.
@@ -186,37 +275,20 @@ class Subscription(Generic[E]):
         handler takes longer than *patience* for one event. In any case the wait is over
         after ten times that.
         """
-        loop = asyncio.get_running_loop()
+        run, loop = self._run, asyncio.get_running_loop()
         deadline = loop.time() + 10 * patience.total_seconds()
-        while not self._has_reached(position):
-            if not self.healthy or not self._running.is_set() or loop.time() > deadline:
+        while not run.reached(position):
+            if not run.sound or run.paused or loop.time() > deadline:
                 return False
-            handled, stuck = self.handled, self._handling
+            handled, stuck = run.handled, run.handling
             with suppress(TimeoutError):
-                await self._reached(position, patience, impatient=True)
+                await run.wait(position, patience, impatient=True)
                 continue
-            if stuck and self._handling and self.handled == handled:
+            if stuck and run.handling and run.handled == handled:
                 return False
         return True
 
-    async def _reached(
-        self, position: int, timeout: timedelta, *, impatient: bool = False
-    ) -> None:
-        """Wait until *position* is handled, or it ends; impatient: or is in trouble."""
-        waiter = _Waiter(position, impatient=impatient)
-        self._waiters.add(waiter)
-        self._nearest = min(self._nearest, position)
-        try:
-            async with asyncio.timeout(timeout.total_seconds()):
-                await waiter.told.wait()
-        finally:
-            self._waiters.discard(waiter)
-            self._nearest = min((w.position for w in self._waiters), default=math.inf)
-
-    def _has_reached(self, position: int) -> bool:
-        return self.position >= position and self.state is not State.STARTING
-
-    def _check_alive(self) -> None:
+    def _check_running(self) -> None:
         if self.ended:
             raise SubscriptionError(
                 f"subscription {self.name!r} {self.state} at position {self.position}"
@@ -226,46 +298,58 @@ class Subscription(Generic[E]):
     # The loop.
 
     async def run(self) -> None:
-        """Deliver until `stop`, a Stop outcome, or an error of the store."""
+        """Deliver until `stop`, a Stop outcome, or an error that will not pass."""
+        self._watch()
         try:
-            await self._begin()
-            while not self._stopping.is_set():
-                await self._running.wait()
-                page = await self._next_page()
-                if not await self._deliver(page):
+            while not self._run.stopping:
+                try:
+                    await self._turn()
+                except LeftError:
                     self._drop_ahead()
-                    continue
-                if self.position < page.head:
-                    await asyncio.sleep(0)  # a store in memory never waits by itself
-                else:
-                    await self._wait_for_more()
+                await self._attend()
         except asyncio.CancelledError:
-            if not self._stopping.is_set():
-                self._end(State.STOPPED)
+            if not self._run.stopping:
+                self._run.end(State.STOPPED)
                 raise
         except Exception as error:  # noqa: BLE001 - it ends here, for all to see
-            self._failure = self.error = error
-            _log.exception("subscription %r failed at %d", self.name, self.position)
+            self._fail(error)
         except BaseException:
-            self._end(State.FAILED)
+            self._run.end(State.FAILED)
             raise
         finally:
-            self._drop_ahead()
+            self._leave()
         await self._finish()
 
     async def _begin(self) -> None:
-        start = self._delivery.start
+        run, start = self._run, self._delivery.start
+        exact = isinstance(self._way, InTransactions)
+        saved = await self._saver.begin(load=start == "checkpoint" or exact)
         if start == "checkpoint":
-            saved = await self._checkpoints.load(self.name)
-            self.position = START if saved is None else saved.position
-            self._saved = self.position
+            run.position = saved or START
         elif start == "end":
-            self.position = await self._store.head()
+            run.position = await run.patiently(self._store.head)
         else:
-            self.position = START if isinstance(start, str) else start
-        self._saved_at = asyncio.get_running_loop().time()
-        self._become(State.CATCHING_UP)
-        self._pass(self.position)
+            run.position = START if isinstance(start, str) else start
+        if exact and run.position != saved:
+            await run.patiently(lambda: self._saver.commit(None))
+        await self._parking.refresh(all=True)
+        self._begun = True
+        self._sample()
+        run.become(State.CATCHING_UP)
+        run.advance(run.position)
+
+    async def _turn(self) -> None:
+        """Read a page and deal with it; wait for more if it was the last one."""
+        run = self._run
+        if not self._begun:
+            await self._begin()
+        page = await self._next_page()
+        await self._parking.refresh()
+        await self._deliver(page)
+        if run.position < page.head:
+            await asyncio.sleep(0)  # a store in memory never waits by itself
+        else:
+            await self._wait_for_more()
 
     async def _next_page(self) -> Page[E]:
         """Give the page to handle, and begin to read the one after it.
@@ -273,12 +357,33 @@ class Subscription(Generic[E]):
         The next page is read while this one's checkpoint is being committed.
         """
         ahead, self._ahead = self._ahead, None
-        page = await (self._read(self.position) if ahead is None else ahead)
-        if page.head < self.position:
-            raise CheckpointAheadError(self.name, self.position, page.head)
-        if page.reached < page.head and not self._held:
+        try:
+            page = await (self._read(self._run.position) if ahead is None else ahead)
+        except PASSING:
+            page = await self._run.patiently(lambda: self._read(self._run.position))
+        if page.head < self._run.position:
+            raise CheckpointAheadError(self.name, self._run.position, page.head)
+        if page.reached < page.head and not self._run.held:
             self._ahead = asyncio.ensure_future(self._read(page.reached))
         return page
+
+    async def _read(self, after: int) -> Page[E]:
+        """Read a page; one that cannot be decoded is read up to the event before.
+
+        Raises:
+            SerializationError, EventTypeNotFoundError: the next event cannot be read.
+            StoreError: the store could not read.
+        """
+        limit = self._delivery.page
+        while True:
+            try:
+                return await self._store.read_all(
+                    self._delivery.query, after=after, limit=limit
+                )
+            except (SerializationError, EventTypeNotFoundError):
+                if limit == 1:
+                    raise
+                limit //= 2
 
     def _drop_ahead(self) -> None:
         """Forget the page that is being read ahead, and what may go wrong with it."""
@@ -287,190 +392,199 @@ class Subscription(Generic[E]):
             ahead.add_done_callback(lambda read: read.cancelled() or read.exception())
             ahead.cancel()
 
-    async def _read(self, after: int) -> Page[E]:
-        attempt = 0
-        while not self._stopping.is_set():
-            try:
-                return await self._store.read_all(
-                    self._delivery.query, after=after, limit=self._delivery.page
-                )
-            except StoreBusyError as error:
-                attempt += 1
-                self._become(State.RETRYING, error)
-                await self._rest(min(0.1 * 2**attempt, 5.0))
-        return Page((), after, after)
-
-    async def _deliver(self, page: Page[E]) -> bool:
-        """Handle a page; False if it was left before its end."""
-        if page.head > self.position and self.state is not State.CATCHING_UP:
-            self._become(State.CATCHING_UP)
-        due, handle = self._delivery.checkpoint_due, self._handle
-        each = due is not after_page
-        for recorded in page.events:
-            if self._held:
-                return False
-            self._handling = True
-            try:
-                await handle(recorded)
-                self.handled += 1
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-                if not await self._settle(recorded, _raised_by_handler(error)):
-                    return False
-            self._handling = False
-            self.position = recorded.position
-            self._since_save += 1
-            if self._nearest <= recorded.position < page.head:
-                self._pass(recorded.position)
-            if each and due(self._progress(page_ended=False)):
-                await self._save()
+    async def _deliver(self, page: Page[E]) -> None:
+        """Deal with all events of a page, and save the checkpoint if it is due."""
+        run, saver = self._run, self._saver
+        run.head = page.head
+        if page.head > run.position and run.state is not State.CATCHING_UP:
+            run.become(State.CATCHING_UP)
+        run.events, run.handling = page.events, True
+        try:
+            await self._way.deliver(page, self._ours(page.events))
+        finally:
+            run.events, run.handling = (), False
+            run.turns += 1
         if page.reached >= page.head:
-            self._become(State.LIVE)
-        self._pass(page.reached)
-        moved = (
-            self._since_save
-            or self.position - (self._saved or 0) >= self._delivery.page
-        )
-        if moved and due(self._progress(page_ended=True)):
-            await self._save()
-        return True
+            run.ready = True
+            run.become(State.LIVE)
+        run.advance(page.reached)
+        self._sample()
+        if self._moved() and self._delivery.checkpoint_due(
+            saver.progress(page_ended=True)
+        ):
+            await saver.save()
 
-    async def _settle(self, recorded: Recorded[E], error: Exception) -> bool:
-        """Follow the policy for a failed event; False: left unhandled to stop."""
-        attempt = 1
-        while True:
-            self.failed += 1
-            self._become(State.RETRYING, error)
-            match self._delivery.on_failure(Failure(error, attempt)):
-                case Retry(delay, jitter):
-                    chance = 1 + jitter * random.uniform(-1, 1)  # noqa: S311
-                    await self._rest(delay.total_seconds() * chance)
-                    if self._stopping.is_set():
-                        return False
-                    attempt += 1
-                    try:
-                        await self._handle(recorded)
-                        self.handled += 1
-                        break
-                    except (Exception, asyncio.CancelledError) as again:  # noqa: BLE001
-                        error = _raised_by_handler(again)
-                case Skip():
-                    _log.warning("%r skips %s: %r", self.name, recorded.id, error)
-                    break
-                case Park():
-                    await self._park(recorded, error, attempt)
-                    break
-                case Stop():
-                    raise SubscriptionError(
-                        f"subscription {self.name!r} stopped before position "
-                        f"{recorded.position} ({recorded.type} of '{recorded.stream}') "
-                        f"after {attempt} attempts: {error!r}"
-                    ) from error
-        self._become(State.CATCHING_UP)
-        return True
+    def _ours(self, events: tuple[Recorded[E], ...]) -> Sequence[Recorded[E]]:
+        ours = self._delivery.streams
+        return events if ours is None else [r for r in events if ours(r.stream)]
 
-    async def _park(
-        self, recorded: Recorded[E], error: Exception, attempts: int
-    ) -> None:
-        if self._delivery.park is None:
-            raise SubscriptionError(
-                f"subscription {self.name!r} has nowhere to park position "
-                f"{recorded.position}: give it `park`"
-            ) from error
-        await self._delivery.park(Parked(self.name, recorded, error, attempts))
-        self.parked += 1
+    def _moved(self) -> bool:
+        """Tell whether there is something to save: events, or a page without any."""
+        saved, position = self._saver.position, self._run.position
+        if position == saved:
+            return False
+        return self._saver.unsaved > 0 or position - (saved or 0) >= self._delivery.page
 
     async def _wait_for_more(self) -> None:
-        waits = [
-            asyncio.ensure_future(wait)
-            for wait in (
-                self._store.changed(self.position, timeout=self._delivery.poll),
-                self._stopping.wait(),
-            )
-        ]
+        run = self._run
+        changed = asyncio.ensure_future(
+            self._store.changed(run.position, timeout=self._delivery.poll)
+        )
+        attend = asyncio.ensure_future(run.attend.wait())
+        run.idle = True
         try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                (changed, attend), return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
-            for wait in waits:
-                wait.cancel()
-        if waits[0] in done:
-            waits[0].result()  # a closed store ends the subscription
+            run.idle = False
+            run.turns += 1
+            changed.cancel()
+            attend.cancel()
+        if changed in done:
+            try:
+                changed.result()  # a closed store ends the subscription
+            except PASSING as error:
+                await run.wait_out(error, 1)
 
-    async def _rest(self, seconds: float) -> None:
-        """Sleep, but not through a stop."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
+    async def _attend(self) -> None:
+        """Do what was asked for between two pages; wait while it is paused."""
+        run = self._run
+        while run.held and not run.stopping:
+            run.attend.clear()
+            while self._requests:
+                await self._requests.popleft().serve()
+            run.held = run.paused or run.stopping
+            if run.paused and not self._requests:
+                run.idle = True
+                await run.attend.wait()
+                run.idle = False
+            run.held = run.paused or run.stopping or bool(self._requests)
+
+    async def _between(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do *work* when no event is in hand: now, or as soon as the loop can."""
+        if not self.running or self.runs_here:
+            return await work()
+        request = _Request(work)
+        self._requests.append(request)
+        self._run.hold()
+        answer: T = await request.answer
+        return answer
 
     # Bookkeeping.
 
-    def _progress(self, *, page_ended: bool) -> Progress:
-        seconds = asyncio.get_running_loop().time() - self._saved_at
-        return Progress(self._since_save, seconds, page_ended)
+    def _sample(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._run.samples.append((now, self._run.done, self._run.position))
 
-    async def _save(self) -> None:
-        known, self._saved = self._saved, None  # unknown while it is under way
-        change = SaveCheckpoint(self.name, self.position, after=known)
-        try:
-            await self._checkpoints.save(change)
-        except StoreBusyError as error:  # handled all the same; the next one saves it
-            self._saved = known
-            _log.warning("checkpoint of %r not saved: %s", self.name, error)
-            return
-        except CheckpointError:
-            self._saved = self.position  # it is another worker's now: leave it alone
-            raise
-        self._saved = change.position
-        self._saved_at = asyncio.get_running_loop().time()
-        self._since_save = 0
+    def _pace(self) -> int:
+        return self._run.turns + self._run.done + self._run.failed
+
+    def _watch(self) -> None:
+        """Look from time to time whether it gets on; costs the events nothing."""
+        loop, pace = asyncio.get_running_loop(), self._pace()
+        if pace != self._seen[0] or self._run.idle or self._seen[1] == 0:
+            self._seen = (pace, loop.time())
+        wait = self._delivery.stuck_after.total_seconds() / 4
+        self._watcher = loop.call_later(wait, self._watch)
+
+    async def _keep(self) -> None:
+        """Save what a handler has made of an event that was parked.
+
+        Checkpoints that are kept elsewhere may carry the state that it is in.
+        """
+        if not self._saver.own and self.running:
+            await self._saver.commit(None)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._run.error = error
+        self._run.note(error)
+        fields = log_fields(self.name, position=self.position, error=error)
+        log.error("subscription %r failed", self.name, extra=fields)
+
+    def _leave(self) -> None:
+        self._drop_ahead()
+        if self._watcher is not None:
+            self._watcher.cancel()
 
     async def _finish(self) -> None:
+        """Save the checkpoint a last time; end."""
+        run, saver = self._run, self._saver
         try:
-            if self.state is not State.STARTING and self.position != self._saved:
-                await self._save()
+            while self._requests:
+                await self._requests.popleft().serve()
+            if self._begun and not saver.lost and run.position != saver.position:
+                await self._save_at_last()
         except Exception as error:  # noqa: BLE001 - e.g. the store is closed already
-            self._failure = self.error = self._failure or error
-            _log.warning("checkpoint of %r not saved: %s", self.name, error)
+            self._failure = run.error = self._failure or error
+            run.note(error)
+            fields = log_fields(self.name, position=self.position, error=error)
+            log.warning("checkpoint of %r not saved", self.name, extra=fields)
         finally:
-            self._end(State.STOPPED if self._failure is None else State.FAILED)
+            run.end(State.STOPPED if self._failure is None else State.FAILED)
 
-    def _pass(self, position: int) -> None:
-        self.position = max(self.position, position)
-        for waiter in self._waiters:
-            if waiter.position <= self.position:
-                waiter.told.set()
-
-    def _become(self, state: State, error: Exception | None = None) -> None:
-        paused = not self._running.is_set() and error is None
-        self.state, self.error = State.PAUSED if paused else state, error
-        if state is State.RETRYING:
-            self._let_go()
-
-    def _end(self, state: State) -> None:
-        self.state = state
-        for waiter in self._waiters:
-            waiter.told.set()
-
-    def _let_go(self) -> None:
-        """Release those who only wait while all goes well."""
-        for waiter in self._waiters:
-            if waiter.impatient:
-                waiter.told.set()
+    async def _save_at_last(self) -> None:
+        """Save the checkpoint; a store that is busy gets a few chances."""
+        for pause in (0.05, 0.2, 0.8):
+            try:
+                return await self._saver.commit(None)
+            except PASSING:
+                await asyncio.sleep(pause)
+        return await self._saver.commit(None)
 
 
-def _raised_by_handler(error: BaseException) -> Exception:
-    """Give the handler's error; a cancellation of the subscription itself goes on."""
-    if isinstance(error, Exception):
-        return error
-    task = asyncio.current_task()
-    if task is None or task.cancelling():
-        raise error
-    return SubscriptionError("the handler raised CancelledError")
+class _Request:
+    """Something that is to be done between two pages, and its answer."""
+
+    def __init__(self, work: Callable[[], Awaitable[Any]]) -> None:
+        self._work = work
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def serve(self) -> None:
+        if self.answer.done():  # whoever asked has gone
+            return
+        try:
+            result = await self._work()
+        except Exception as error:  # noqa: BLE001 - it is the asker's
+            if not self.answer.done():
+                self.answer.set_exception(error)
+        except BaseException:
+            self.answer.cancel()
+            raise
+        else:
+            if not self.answer.done():
+                self.answer.set_result(result)
+
+
+def _way_of(
+    store: EventStore[E], handle: AnyHandler[E], delivery: Delivery[E], parts: Parts[E]
+) -> Way[E]:
+    """Choose how events are handled; refuse what does not go together."""
+    if isinstance(handle, (Batched, Transactional)) and delivery.max_streams > 1:
+        raise ValueError(
+            "several streams at once are for handlers of single events: a batch holds "
+            "events of many streams"
+        )
+    match handle:
+        case Transactional():
+            if delivery.checkpoints or delivery.checkpoint_due is not after_page:
+                raise ValueError(
+                    "a Transactional handler's checkpoint is the store's own, and is "
+                    "written with every page"
+                )
+            return InTransactions(store, handle, parts)
+        case Batched():
+            return InBatches(handle, parts)
+        case _ if delivery.max_streams > 1:
+            return InParallel(handle, parts, delivery.max_streams)
+        case _:
+            return OneByOne(handle, parts)
 
 
 def subscribe(
     store: EventStore[E],
     name: str,
-    handle: Handler[E],
+    handle: AnyHandler[E],
     delivery: Delivery[E] | None = None,
 ) -> Subscription[E]:
     """Make the subscription that gives every matching event to *handle*, in order.
@@ -479,8 +593,12 @@ def subscribe(
         store: the log to read.
         name: whose progress is kept; with a version ("cart-summary@2") if the meaning
             of what it builds may change.
-        handle: gets each event, at least once.
+        handle: gets each event, at least once; `Batched`: several at once;
+            `Transactional`: exactly once, with what it writes in the store's database.
         delivery: which events, from where, and what to do about failures.
+
+    Raises:
+        ValueError: *handle* and *delivery* do not go together.
 
     >>> import asyncio
     >>> from evsrc.stores.memory import memory_store

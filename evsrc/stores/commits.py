@@ -20,6 +20,7 @@ from ..core.errors import EvsrcError, InvalidEventError, StoreClosedError
 from ..core.event import NO_METADATA, E, NewEvent, StreamName
 from ..core.expectation import Expected
 from ..ports import Appended, Conflict, Write
+from .transactions import MOMENTS, Line
 
 
 class EncodedWrite(Struct, frozen=True, gc=False):
@@ -91,11 +92,13 @@ class Commits:
         self.waiting: deque[_Waiting] = deque()
         self.flight: asyncio.Task[None] | None = None
         self.closing = False
+        self.line = Line(store)
 
     async def submit(self, job: Job) -> Appended | Conflict:
         """Commit *job* with whoever else is waiting, and give its own verdict."""
         if self.closing:
             raise StoreClosedError(self.store)
+        self.line.refuse_inside()
         waiting = _Waiting(job)
         self.waiting.append(waiting)
         if self.flight is None:
@@ -109,9 +112,11 @@ class Commits:
         aboard: list[_Waiting] = []
         try:
             while self.waiting:
-                aboard = self._board()
                 try:
-                    verdicts = await self.commit([waiting.job for waiting in aboard])
+                    async with self.line.lock:
+                        aboard = self._board()
+                        jobs = [waiting.job for waiting in aboard]
+                        verdicts = await self.commit(jobs)
                 except Exception as error:  # noqa: BLE001 - theirs, not ours
                     for waiting in aboard:
                         if not waiting.verdict.done():
@@ -140,5 +145,7 @@ class Commits:
     async def close(self) -> None:
         """Take no more appends; return when those under way have their verdicts."""
         self.closing = True
+        await self.line.ended()
         if self.flight is not None:
-            await asyncio.wait([self.flight])
+            limit = MOMENTS if self.line.open else None
+            await asyncio.wait([self.flight], timeout=limit)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from heapq import merge
 from itertools import islice
@@ -38,9 +39,11 @@ from ..ports import (
     SaveDeadLetter,
     SaveSnapshot,
     Snapshots,
+    Transaction,
     Write,
 )
 from .records import MemoryRecords
+from .transactions import Line, watched
 from .wakeup import Wakeup
 
 _position = attrgetter("position")
@@ -58,7 +61,12 @@ class _Memory(Generic[E]):
         self.ids: dict[int, Recorded[E]] = {}
         self.checkpoints: dict[str, int] = {}
         self.snapshots: dict[str, Snapshot[bytes]] = {}
-        self.records = MemoryRecords(self.check_open, now)
+        self.line = Line("memory")
+        self.records = MemoryRecords(self.check_open, self.line.free, now)
+        self.end: int | None = (
+            None  # where the log ends for readers: a transaction is open
+        )
+        self.staged: list[Also] = []
         self.wakeup = Wakeup()
         self.closed = False
 
@@ -74,8 +82,18 @@ class _Memory(Generic[E]):
     async def append(
         self, *writes: Write[E], also: Sequence[Also] = ()
     ) -> Appended | Conflict:
+        if self.line.open:
+            await self.line.free()
         if self.closed:
             self.check_open()
+        done = self.record(writes, also)
+        self.wakeup.advance(len(self.log))
+        return done
+
+    def record(
+        self, writes: Sequence[Write[E]], also: Sequence[Also]
+    ) -> Appended | Conflict:
+        """Judge *writes* and, if they fit, add them."""
         if len(writes) == 1 and not also:  # by far the most frequent
             done = self.place(writes[0])
         else:
@@ -120,7 +138,6 @@ class _Memory(Generic[E]):
             known += fresh.values()
         else:
             streams[stream.id] = list(fresh.values())
-        self.wakeup.advance(position)
         return Appended((Placed(stream, version, first, position),))
 
     def place_all(
@@ -144,8 +161,11 @@ class _Memory(Generic[E]):
             return None
         self.check(also)
         done = [cast("Appended", self.place(write)) for write in writes]
-        for change in also:
-            self.change(change)
+        if self.end is None:
+            for change in also:
+                self.change(change)
+        else:
+            self.staged += also
         return Appended(tuple([one.placed[0] for one in done]))
 
     def repeated(self, writes: Sequence[Write[E]]) -> Appended | None:
@@ -183,6 +203,9 @@ class _Memory(Generic[E]):
             match change:
                 case SaveCheckpoint(name, _, after) if after is not None:
                     actual = self.checkpoints.get(name, START)
+                    for earlier in self.staged:
+                        if isinstance(earlier, SaveCheckpoint) and earlier.name == name:
+                            actual = earlier.position
                     if actual != after:
                         raise CheckpointError(name, after, actual)
                 case Fence():
@@ -201,7 +224,51 @@ class _Memory(Generic[E]):
             case Fence():
                 pass
 
+    # A transaction is recorded at once and shown at its end. All others who write wait.
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Transaction[E]]:
+        async with self.line.held():
+            self.check_open()
+            self.end = before = len(self.log)
+            try:
+                async with watched(self.append_inside, None, "memory") as (tx, _):
+                    yield tx
+                self.check_open()
+                for change in self.staged:
+                    self.change(change)
+            except BaseException:
+                self.undo(before)
+                raise
+            finally:
+                self.end, self.staged = None, []
+        self.wakeup.advance(len(self.log))
+
+    async def append_inside(
+        self, *writes: Write[E], also: Sequence[Also] = ()
+    ) -> Appended | Conflict:
+        self.check_open()
+        return self.record(writes, also)
+
+    def undo(self, end: int) -> None:
+        """Take back what was recorded after *end*."""
+        for recorded in self.log[end:]:
+            del self.ids[recorded.id.int]
+            self.streams[recorded.stream.category][recorded.stream.id].pop()
+        del self.log[end:]
+
     # Reading.
+
+    def visible(self) -> int:
+        """Give the log's end for readers."""
+        return len(self.log) if self.end is None else self.end
+
+    def shown(self, stream: StreamName) -> Sequence[Recorded[E]]:
+        """Give the part of a stream that readers may see."""
+        recorded = self.stream(stream)
+        if self.end is None:
+            return recorded
+        return recorded[: bisect_right(recorded, self.end, key=_position)]
 
     async def read_stream(
         self,
@@ -212,7 +279,7 @@ class _Memory(Generic[E]):
         backward: bool = False,
     ) -> Page[E]:
         self.check_open()
-        recorded = self.stream(stream)
+        recorded = self.shown(stream)
         count = len(recorded) if limit is None else limit
         if backward:
             end = len(recorded) if after == 0 else min(after - 1, len(recorded))
@@ -224,7 +291,7 @@ class _Memory(Generic[E]):
 
     async def load_events(self, stream: StreamName, *, after: int = 0) -> Loaded[E]:
         self.check_open()
-        recorded = self.stream(stream)
+        recorded = self.shown(stream)
         tail = recorded[after:] if after else recorded
         return Loaded([each.event for each in tail], len(recorded))
 
@@ -232,7 +299,7 @@ class _Memory(Generic[E]):
         self, query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
     ) -> Page[E]:
         self.check_open()
-        head = len(self.log)
+        head = self.visible()
         if isinstance(query, Query):
             pages = [
                 _after(kind, after, limit)
@@ -241,25 +308,27 @@ class _Memory(Generic[E]):
             ]
             events = tuple(islice(merge(*pages, key=_position), limit))
         else:
-            events = tuple(self.log[after : after + limit])
+            events = tuple(self.log[after : min(after + limit, head)])
         full = len(events) == limit
         reached = (events[-1].position if events else after) if full else head
         return Page(events, max(reached, after), head)
 
     def by_kind(self) -> dict[tuple[str, str], list[Recorded[E]]]:
         """Give the log by category and type; it is sorted when somebody asks."""
-        for recorded in self.log[self.sorted :]:
+        end = self.visible()
+        for recorded in self.log[self.sorted : end]:
             self.kinds[recorded.stream.category, recorded.type].append(recorded)
-        self.sorted = len(self.log)
+        self.sorted = end
         return self.kinds
 
     async def find(self, event_id: UUID) -> Recorded[E] | None:
         self.check_open()
-        return self.ids.get(event_id.int)
+        found = self.ids.get(event_id.int)
+        return None if found is None or found.position > self.visible() else found
 
     async def head(self) -> int:
         self.check_open()
-        return len(self.log)
+        return self.visible()
 
     async def changed(self, position: int, *, timeout: timedelta) -> None:
         self.check_open()
@@ -279,15 +348,18 @@ class _Memory(Generic[E]):
         return None if position is None else Checkpoint(name, position)
 
     async def delete_checkpoint(self, name: str) -> None:
+        await self.line.free()
         self.checkpoints.pop(name, None)
 
     async def load_snapshot(self, name: str) -> Snapshot[bytes] | None:
         return self.snapshots.get(name)
 
     async def delete_snapshot(self, name: str) -> None:
+        await self.line.free()
         self.snapshots.pop(name, None)
 
     async def save(self, change: Also) -> None:
+        await self.line.free()
         self.check_open()
         self.check((change,))
         self.change(change)
@@ -317,6 +389,7 @@ def memory_store(
     memory = _Memory(known, now)
     return EventStore(
         append=memory.append,
+        transaction=memory.transaction,
         read_stream=memory.read_stream,
         load_events=memory.load_events,
         read_all=memory.read_all,
@@ -329,6 +402,7 @@ def memory_store(
         snapshots=Snapshots(memory.load_snapshot, memory.save, memory.delete_snapshot),
         dead_letters=memory.records.dead_letters(memory.save),
         leases=memory.records.leases(),
+        encode=memory.codec.encode,
         verify=memory.verify,
         close=memory.close,
     )

@@ -10,6 +10,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from ..core.errors import LeaseLostError
+from ..core.event import StreamName
 from ..ports import (
     DeadLetter,
     DeadLetters,
@@ -21,15 +22,26 @@ from ..ports import (
 )
 
 _age = attrgetter("first_failed_at", "position", "event_id")
+_place = attrgetter("position", "event_id")
 
 
 class MemoryRecords:
-    """Two dicts; nothing here awaits, so each call is one step for everyone else."""
+    """Two dicts; each call is one step for everyone else.
+
+    Args:
+        check_open: refuses what comes after the store was closed.
+        free: waits for a transaction that is open, before anything is changed.
+        now: the clock that leases expire by.
+    """
 
     def __init__(
-        self, check_open: Callable[[], None], now: Callable[[], datetime]
+        self,
+        check_open: Callable[[], None],
+        free: Callable[[], Awaitable[None]],
+        now: Callable[[], datetime],
     ) -> None:
         self.check_open = check_open
+        self.free = free
         self.now = now
         self.letters: dict[tuple[str, UUID], DeadLetter] = {}
         self.leased: dict[str, Lease] = {}
@@ -39,11 +51,13 @@ class MemoryRecords:
         self, save: Callable[[SaveDeadLetter], Awaitable[None]]
     ) -> DeadLetters:
         """Give the record; *save* is the store's."""
-        return DeadLetters(self.get, self.list, save, self.update, self.delete)
+        return DeadLetters(
+            self.get, self.list, save, self.update, self.delete, self.streams
+        )
 
     def leases(self) -> Leases:
         """Give the record."""
-        return Leases(self.acquire, self.renew, self.release)
+        return Leases(self.acquire, self.renew, self.release, self.held)
 
     # Dead letters.
 
@@ -61,17 +75,30 @@ class MemoryRecords:
         subscription: str | None = None,
         *,
         status: DeadLetterStatus | None = None,
+        stream: StreamName | None = None,
         limit: int = 100,
     ) -> tuple[DeadLetter, ...]:
-        """Give letters, the oldest first."""
+        """Give letters, the oldest first; those of one stream by position."""
         self.check_open()
         found = [
             letter
             for letter in self.letters.values()
             if subscription in (None, letter.subscription)
             and status in (None, letter.status)
+            and stream in (None, letter.stream)
         ]
-        return tuple(sorted(found, key=_age)[:limit])
+        return tuple(sorted(found, key=_age if stream is None else _place)[:limit])
+
+    async def streams(self, subscription: str) -> frozenset[StreamName]:
+        """Give the streams with letters that are not resolved."""
+        self.check_open()
+        return frozenset(
+            letter.stream
+            for letter in self.letters.values()
+            if letter.subscription == subscription
+            and letter.status != "resolved"
+            and letter.stream is not None
+        )
 
     def is_stored(self, letter: DeadLetter) -> bool:
         """Tell whether a letter is stored exactly so."""
@@ -80,6 +107,7 @@ class MemoryRecords:
 
     async def update(self, letter: DeadLetter, was: DeadLetter) -> bool:
         """Replace *was* if it is still there."""
+        await self.free()
         unchanged = self.is_stored(was)
         if unchanged:
             self.put(letter)
@@ -87,6 +115,7 @@ class MemoryRecords:
 
     async def delete(self, letter: DeadLetter) -> bool:
         """Forget *letter* if it is still there."""
+        await self.free()
         unchanged = self.is_stored(letter)
         if unchanged:
             del self.letters[letter.subscription, letter.event_id]
@@ -103,6 +132,7 @@ class MemoryRecords:
 
     async def acquire(self, name: str, owner: str, ttl: timedelta) -> Lease | None:
         """Give the lease to *owner*, unless somebody else has it."""
+        await self.free()
         self.check_open()
         now, held = self.now(), self.leased.get(name)
         if held is not None and held.owner != owner and now < held.until:
@@ -119,6 +149,7 @@ class MemoryRecords:
 
     async def renew(self, lease: Lease, ttl: timedelta) -> Lease | None:
         """Let a lease last longer, unless it is lost."""
+        await self.free()
         if not self.holds(lease):
             return None
         renewed = replace(self.leased[lease.name], until=self.now() + ttl)
@@ -127,5 +158,16 @@ class MemoryRecords:
 
     async def release(self, lease: Lease) -> None:
         """Give a lease back."""
+        await self.free()
         if self.holds(lease):
             del self.leased[lease.name]
+
+    async def held(self, prefix: str) -> tuple[Lease, ...]:
+        """Give the leases that somebody has."""
+        self.check_open()
+        now = self.now()
+        return tuple(
+            lease
+            for name, lease in sorted(self.leased.items())
+            if name.startswith(prefix) and now < lease.until
+        )

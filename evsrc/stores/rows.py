@@ -12,7 +12,7 @@ import msgspec
 
 from ..core.errors import CorruptionError
 from ..core.event import StreamName
-from ..ports import DeadLetter
+from ..ports import DeadLetter, Lease
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -84,6 +84,18 @@ def micros(at: datetime) -> int:
 def time_of(micros: int) -> datetime:
     """Give the time of a number of microseconds since 1970."""
     return _EPOCH + timedelta(microseconds=micros)
+
+
+def lease_of(row: Sequence[Any], now: int) -> Lease | None:
+    """Give the lease of a row, or None if nobody has it *now*; last is its checksum.
+
+    Raises:
+        CorruptionError: the checksum does not hold.
+    """
+    *values, crc = row
+    name, owner, token, until = values
+    checked_row("lease", str(name), values, crc)
+    return Lease(name, owner, token, time_of(until)) if owner and now < until else None
 
 
 def pack_letter(letter: DeadLetter) -> tuple[Any, ...]:

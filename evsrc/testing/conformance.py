@@ -14,6 +14,7 @@ Nothing is skipped: a store does all of it, or it is not a store.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID, uuid4
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..core.codec import Codec, Opaque, json_codec
 from ..core.errors import (
@@ -30,6 +32,7 @@ from ..core.errors import (
     InvalidEventError,
     LeaseLostError,
     StoreClosedError,
+    TransactionError,
 )
 from ..core.event import Metadata, NewEvent, Recorded, StreamName
 from ..core.expectation import (
@@ -52,9 +55,11 @@ from ..ports import (
     SaveCheckpoint,
     SaveDeadLetter,
     SaveSnapshot,
+    Transaction,
     Write,
 )
 from .records import (
+    NOW,
     checkpoint_checks,
     dead_letter_checks,
     lease_checks,
@@ -413,6 +418,163 @@ async def takes_large_appends(store: Store) -> None:
     assert len(await _log(store, limit=700)) == 3001
 
 
+# Transactions.
+
+
+class _OnPurposeError(Exception):
+    """What a block is left with."""
+
+
+async def _placed(tx: Transaction[Any], write: Write[Any], **also: Any) -> Appended:
+    outcome = await tx.append(write, **also)
+    assert isinstance(outcome, Appended), f"refused: {outcome}"
+    return outcome
+
+
+@_check
+async def commits_transactions_whole(store: Store) -> None:
+    """What a transaction appends is judged at once, and seen together at its end."""
+    await _append(store, _B, [0])
+    sizes: set[tuple[bool, int]] = set()
+    done = asyncio.Event()
+
+    async def watch() -> None:
+        while not done.is_set():
+            saved = await store.checkpoints.load("tx") is not None
+            page = await store.read_all()
+            sizes.add((saved, len(page.events)))
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    async with store.transaction() as tx:
+        first = await _placed(tx, Write(_A, _new(1, 2), NO_STREAM))
+        await asyncio.sleep(0.01)
+        also = [SaveCheckpoint("tx", 1, after=START)]
+        second = await _placed(tx, Write(_B, _new(3), 1), also=also)
+        third = await _placed(tx, Write(_A, _new(4), 2))
+        assert (first.version, second.version, third.version) == (2, 2, 3)
+        await asyncio.sleep(0.01)
+    done.set()
+    await watching
+    assert sizes <= {(False, 1), (False, 5), (True, 5)}, (
+        "a part of a transaction was seen"
+    )
+    log = await _log(store)
+    assert [r.event.n for r in log] == [0, 1, 2, 3, 4]
+    told = [first.position, second.position, third.position]
+    assert [log[2].position, log[3].position, log[4].position] == told
+    assert await store.checkpoints.load("tx") == Checkpoint("tx", 1)
+    assert await _numbers(store, _A) == [1, 2, 4]
+
+
+@_check
+async def rolls_transactions_back(store: Store) -> None:
+    """An exception or a cancellation takes everything back; the store goes on."""
+    write = Write(_A, _new(1, 2), NO_STREAM)
+    also = [SaveCheckpoint("tx", 1), SaveDeadLetter(_letter(1))]
+    with suppress(_OnPurposeError):
+        async with store.transaction() as tx:
+            await _placed(tx, write, also=also)
+            raise _OnPurposeError
+    begun = asyncio.Event()
+
+    async def hold() -> None:
+        async with store.transaction() as tx:
+            await _placed(tx, write, also=also)
+            begun.set()
+            await asyncio.Event().wait()
+
+    holding = asyncio.create_task(hold())
+    await begun.wait()
+    holding.cancel()
+    await asyncio.wait([holding])
+    assert holding.cancelled()
+    await _is_empty(store)
+    assert await store.checkpoints.load("tx") is None
+    assert await store.dead_letters.list() == ()
+    again = await store.append(write)
+    assert isinstance(again, Appended)
+    assert not again.repeated, "the ids of what was taken back are free"
+    assert await _numbers(store, _A) == [1, 2]
+
+
+@_check
+async def judges_inside_transactions(store: Store) -> None:
+    """A conflict leaves a transaction usable; an append that raised ends it."""
+    await _append(store, _A, [1])
+    twice = Write(_A, _new(2), 1)
+    async with store.transaction() as tx:
+        assert await tx.append(Write(_A, _new(9), 0)) == Conflict(_A, 0, 1)
+        done = await _placed(tx, twice)
+        again = await _placed(tx, twice)
+        assert again.repeated
+        assert again.placed == done.placed
+        assert await tx.append(Write(_A, _new(9), 1)) == Conflict(_A, 1, 2)
+    stale = [SaveCheckpoint("x", 2, after=1)]
+    try:
+        async with store.transaction() as tx:
+            await _placed(tx, Write(_B, _new(3), 0), also=[SaveCheckpoint("y", 1)])
+            await _refuses(CheckpointError, tx.append(also=stale))
+            await _refuses(TransactionError, tx.append(Write(_B, _new(4), ANY)))
+    except TransactionError:
+        pass
+    else:
+        raise AssertionError("a transaction in which an append failed was committed")
+    await _refuses(TransactionError, tx.append(Write(_B, _new(5), ANY)))
+    assert await store.checkpoints.load("y") is None
+    assert [r.event.n for r in await _log(store)] == [1, 2]
+
+
+@_check
+async def keeps_others_in_line(store: Store) -> None:
+    """Appends of others wait for a transaction; those inside it are told not to."""
+    stream = StreamName("others", "x")
+    async with store.transaction():
+        await _refuses(TransactionError, store.append(Write(_B, _new(9), ANY)))
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with store.transaction() as tx:
+            await _placed(tx, Write(_A, _new(1), ANY))
+            begun.set()
+            await end.wait()
+
+    holding = asyncio.create_task(hold())
+    await begun.wait()
+    others = [
+        asyncio.create_task(store.append(Write(stream, _new(n), n))) for n in range(5)
+    ]
+    saving = asyncio.ensure_future(store.checkpoints.save(SaveCheckpoint("x", 1)))
+    leasing = asyncio.ensure_future(store.leases.acquire("x", "worker", _SOON))
+    await asyncio.sleep(0.01)
+    end.set()
+    await asyncio.gather(holding, saving, leasing)
+    assert all(isinstance(each, Appended) for each in await asyncio.gather(*others))
+    assert leasing.result() is not None
+    assert await _numbers(store, stream) == list(range(5))
+    assert await _numbers(store, _A) == [1]
+    await asyncio.gather(*(_in_transaction(store, n) for n in range(5)))
+    assert sorted(await _numbers(store, _B)) == list(range(5))
+    assert await store.verify() == ()
+
+
+async def _in_transaction(store: Store, n: int) -> None:
+    async with store.transaction() as tx:
+        await _placed(tx, Write(_B, _new(n), ANY))
+
+
+@_check
+async def wakes_readers_after_transactions(store: Store) -> None:
+    """Whoever waits is woken by the commit, and not before it."""
+    waiting = asyncio.create_task(store.changed(START, timeout=4 * _SOON))
+    async with store.transaction() as tx:
+        await _placed(tx, Write(_A, _new(1), ANY))
+        await asyncio.sleep(0.01)
+        assert not waiting.done(), "woken before the commit"
+    await asyncio.wait_for(waiting, _SOON.total_seconds())
+    assert await store.head() > START
+
+
 # Reading.
 
 
@@ -611,6 +773,59 @@ async def wakes_readers(store: Store) -> None:
 
 
 @_check
+async def lists_dead_letters_of_a_stream(store: Store) -> None:
+    """Those of one stream are listed by position, whenever they failed."""
+    kept = store.dead_letters
+    late, early = (
+        replace(_letter(n), position=position) for n, position in ((1, 7), (2, 3))
+    )
+    elsewhere = replace(_letter(3), stream=_B, position=5)
+    other = replace(_letter(4), subscription="other", position=1)
+    nowhere = replace(_letter(5), stream=None)
+    for letter in (late, early, elsewhere, other, nowhere):
+        await kept.save(SaveDeadLetter(letter))
+    assert await kept.list("reader", stream=_A) == (early, late)
+    assert await kept.list("reader", stream=_A, limit=1) == (early,)
+    assert await kept.list(stream=_A) == (other, early, late)
+    assert await kept.list("reader", stream=_B, status="retrying") == ()
+    assert await kept.streams("reader") == {_A, _B}
+    done = replace(elsewhere, status="resolved", resolved_at=NOW, resolved_by="me")
+    assert await kept.update(done, elsewhere)
+    assert await kept.update(replace(late, status="retrying"), late)
+    assert await kept.streams("reader") == {_A}
+    assert await kept.streams("nobody") == frozenset()
+
+
+@_check
+async def encodes_what_it_keeps(store: Store) -> None:
+    """An event's payload can be asked for, as it is stored."""
+    (new,) = _new(1)
+    assert json.loads(store.encode(new.event))["n"] == 1
+
+
+@_check
+async def leases_that_are_listed(store: Store) -> None:
+    """Listed are those with the prefix that somebody has, as they are, by name."""
+    kept, over = store.leases, timedelta(0)
+    assert await kept.list("") == ()
+    for name in ("w#2", "w#10", "w#9", "W#1", "w%", "w"):
+        await kept.acquire(name, f"owner of {name}", _SOON)
+    gone = await kept.acquire("w#3", "left", _SOON)
+    assert gone is not None
+    await kept.release(gone)
+    await kept.acquire("w#4", "died", over)
+    listed = await kept.list("w#")
+    assert [lease.name for lease in listed] == ["w#10", "w#2", "w#9"]
+    longer = await kept.renew(listed[1], 2 * _SOON)
+    assert longer is not None
+    assert longer.until > listed[1].until
+    assert await kept.list("w#2") == (longer,)
+    assert len(await kept.list("w")) == 5
+    assert len(await kept.list("")) == 6
+    assert await kept.list("_") == await kept.list("%") == ()
+
+
+@_check
 async def fences_with_tokens(store: Store) -> None:
     """An append with the token of a lost lease writes nothing at all of its own."""
     kept, over = store.leases, timedelta(0)
@@ -729,6 +944,7 @@ async def closes(store: Store) -> None:
         lambda: store.dead_letters.save(SaveDeadLetter(_letter(1))),
         store.dead_letters.list,
         lambda: store.leases.acquire("x", "worker", _SOON),
+        lambda: store.leases.list("x"),
     )
     for call in calls:
         await _refuses(StoreClosedError, call())

@@ -34,12 +34,14 @@ _RECORDS: Final[dict[str, type[Any]]] = {
     "dead_letters": DeadLetters,
     "leases": Leases,
 }
+_NOT_AWAITED: Final = {"transaction", "encode"}
 PORTS: Final[tuple[str, ...]] = tuple(
     f"{field.name}.{inner.name}" if inner else field.name
     for field in fields(EventStore)
+    if field.name not in _NOT_AWAITED
     for inner in (fields(_RECORDS[field.name]) if field.name in _RECORDS else (None,))
 )
-"""The functions of a store, such as "append", "read_all" or "checkpoints.save"."""
+"""The functions of a store that are awaited, such as "append" or "checkpoints.save"."""
 
 
 class Around(Protocol):

@@ -192,8 +192,7 @@ def lend_from_pool(
             yield db
         except BaseException as error:
             if connection_is_lost(error):
-                with suppress(asyncpg.InterfaceError):  # closed, so no longer lent
-                    db.terminate()
+                cut(db)
             raise
         finally:
             await pool.release(db)
@@ -221,7 +220,7 @@ class Kept:
     @asynccontextmanager
     async def lend(self) -> AsyncGenerator[Db]:
         """Lend the connection; a new one if it is lost, or its last use failed."""
-        if self.db is None or _is_closed(self.db):
+        if self.db is None or is_gone(self.db):
             await self.give_back()
             self.db = await self.lent.enter_async_context(self.take())
         try:
@@ -243,12 +242,18 @@ class Kept:
         await close_pool(self.pool)
 
 
-def _is_closed(db: Db) -> bool:
+def is_gone(db: Db) -> bool:
     """Tell whether a connection of a pool is gone; the pool takes such a one back."""
     try:
         return bool(db.is_closed())
     except asyncpg.InterfaceError:
         return True
+
+
+def cut(db: Db) -> None:
+    """End a connection that nobody shall use any more."""
+    with suppress(asyncpg.InterfaceError):  # gone, so no longer lent
+        db.terminate()
 
 
 def lend_from_sessions(
@@ -318,6 +323,8 @@ __all__ = [
     "Db",
     "Kept",
     "Server",
+    "cut",
+    "is_gone",
     "lend_from_pool",
     "lend_from_sessions",
     "lend_within",

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 from ...core.errors import CorruptionError
+from ...core.event import StreamName
 from ...core.snapshot import Snapshot
 from ...ports import (
     Checkpoint,
@@ -29,6 +30,7 @@ from ..rows import (
     NOT_HELD,
     Held,
     checked_row,
+    lease_of,
     number_crc,
     pack_letter,
     row_crc,
@@ -45,7 +47,8 @@ Save: TypeAlias = Callable[[T], Awaitable[None]]
 _STATEMENTS: Final = (
     *("checkpoint", "checkpoints", "delete_checkpoint"),
     *("snapshot", "snapshots", "delete_snapshot"),
-    *("dead_letter", "dead_letters", "put_dead_letter", "delete_dead_letter"),
+    *("dead_letter", "dead_letters", "dead_letter_streams"),
+    *("put_dead_letter", "delete_dead_letter"),
     *("lease", "leases", "add_lease", "put_lease"),
 )
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -68,11 +71,13 @@ class Records:
 
     def dead_letters(self, save: Save[SaveDeadLetter]) -> DeadLetters:
         """Make the record of functions."""
-        return DeadLetters(self.get, self.list, save, self.update, self.delete)
+        return DeadLetters(
+            self.get, self.list, save, self.update, self.delete, self.streams
+        )
 
     def leases(self) -> Leases:
         """Make the record of functions."""
-        return Leases(self.acquire, self.renew, self.release)
+        return Leases(self.acquire, self.renew, self.release, self.held)
 
     async def _fetch(self, db: Db, name: str, *arguments: Any) -> Sequence[Any]:
         rows: Sequence[Any] = await db.fetch(
@@ -130,17 +135,18 @@ class Records:
         subscription: str | None = None,
         *,
         status: DeadLetterStatus | None = None,
-        limit: int = 100,
+        stream: StreamName | None = None,
+        limit: int | None = 100,
     ) -> tuple[DeadLetter, ...]:
-        """Give letters, the oldest first."""
-        return await self.every(subscription, status, limit)
-
-    async def every(
-        self, subscription: str | None, status: str | None, limit: int | None
-    ) -> tuple[DeadLetter, ...]:
-        """Give letters; *limit* None: all."""
-        rows = await self._read("dead_letters", subscription, status, limit)
+        """Give letters, the oldest first; one stream's by position; None: no limit."""
+        place = (None, None) if stream is None else (stream.category, stream.id)
+        rows = await self._read("dead_letters", subscription, status, limit, *place)
         return tuple(map(unpack_letter, rows))
+
+    async def streams(self, subscription: str) -> frozenset[StreamName]:
+        """Give the streams with letters that are not resolved."""
+        rows = await self._read("dead_letter_streams", subscription)
+        return frozenset(StreamName(category, id) for category, id in rows)
 
     async def update(self, letter: DeadLetter, was: DeadLetter) -> bool:
         """Replace *was* if it is still stored exactly so."""
@@ -206,6 +212,12 @@ class Records:
 
         await self._transaction(release, repeat=True)
 
+    async def held(self, prefix: str) -> tuple[Lease, ...]:
+        """Give the leases that somebody has."""
+        rows = await self._read("leases", prefix)
+        found = (lease_of(row, now) for *row, now in rows)
+        return tuple(lease for lease in found if lease is not None)
+
     async def _held(self, db: Db, name: str) -> tuple[Held, int]:
         for *values, crc, now in await self._fetch(db, "lease", name):
             checked_row("lease", name, (name, *values), crc)
@@ -231,9 +243,8 @@ class Records:
             if crc != snapshot_crc(name, *stored)
         ]
         try:
-            for name, *values, crc in await self._read("leases"):
-                checked_row("lease", name, (name, *values), crc)
-            await self.every(None, None, None)
+            await self.held("")
+            await self.list(limit=None)
         except CorruptionError as error:
             problems.append(str(error))
         return tuple(problems)

@@ -217,6 +217,25 @@ class Writer:
         self.head = max(self.head, row["head"] or 0)
         return _verdicts(jobs, row)
 
+    async def call_in_turn(self, db: Db, job: Job) -> Verdict:
+        """Call it for one job in an open transaction that may lose races.
+
+        Concurrent ordering: what another process commits meanwhile must not end the
+        transaction, so each attempt has a savepoint.
+        """
+        arguments, races = self.arguments([job]), 0
+        while True:
+            try:
+                async with db.transaction():
+                    (verdict,) = await self.call(
+                        db, [job], arguments, careful=True, queued=True
+                    )
+                    return verdict
+            except asyncpg.UniqueViolationError:
+                races += 1
+                if races >= _RACES:
+                    raise
+
     def salt_of(self, type: str) -> int:
         """Give the salt of an event type, which is remembered."""
         salt = self.salts.get(type)

@@ -42,6 +42,10 @@ class Reader(Generic[E]):
 
     @contextmanager
     def _snapshot(self) -> Generator[None, None, None]:
+        inside: bool = self.db.in_transaction  # in memory, in a transaction's block
+        if inside:
+            yield
+            return
         self.db.execute("BEGIN")
         try:
             yield

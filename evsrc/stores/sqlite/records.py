@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from ...core.errors import CorruptionError, LeaseLostError
+from ...core.event import StreamName
 from ...ports import (
     DeadLetter,
     DeadLetters,
@@ -27,6 +28,7 @@ from ..rows import (
     NOT_HELD,
     Held,
     checked_row,
+    lease_of,
     pack_letter,
     row_crc,
     time_of,
@@ -71,15 +73,31 @@ def read_letter(
 
 
 def list_letters(
-    db: sqlite3.Connection, subscription: str | None, status: str | None, limit: int
+    db: sqlite3.Connection,
+    subscription: str | None,
+    status: str | None,
+    stream: StreamName | None,
+    limit: int,
 ) -> tuple[DeadLetter, ...]:
-    """Give letters, the oldest first.
+    """Give letters, the oldest first; those of one stream by position.
 
     Raises:
         CorruptionError: a row is damaged.
     """
-    asked = (subscription, subscription, status, status, limit)
+    asked = {
+        "subscription": subscription,
+        "status": status,
+        "category": None if stream is None else stream.category,
+        "stream_id": None if stream is None else stream.id,
+        "limit": limit,
+    }
     return tuple(map(unpack_letter, db.execute(sql("dead_letters"), asked).fetchall()))
+
+
+def letter_streams(db: sqlite3.Connection, name: str) -> frozenset[StreamName]:
+    """Give the streams with letters of a subscription that are not resolved."""
+    rows = db.execute(sql("dead_letter_streams"), (name,)).fetchall()
+    return frozenset(StreamName(category, id) for category, id in rows)
 
 
 def replace_letter(
@@ -143,6 +161,16 @@ def release(db: sqlite3.Connection, lease: Lease) -> None:
             db.execute(sql("put_lease"), (*row, row_crc(row)))
 
 
+def list_held(db: sqlite3.Connection, prefix: str) -> tuple[Lease, ...]:
+    """Give the leases that somebody has.
+
+    Raises:
+        CorruptionError: a row is damaged.
+    """
+    rows, now = db.execute(sql("leases"), (prefix, prefix)).fetchall(), _now()
+    return tuple(lease for row in rows if (lease := lease_of(row, now)) is not None)
+
+
 def _held(db: sqlite3.Connection, name: str) -> Held:
     row = db.execute(sql("lease"), (name,)).fetchone()
     if row is None:
@@ -171,7 +199,7 @@ def verify_records(db: sqlite3.Connection) -> None:
     Raises:
         CorruptionError: a row is damaged.
     """
-    list_letters(db, None, None, _EVERY)
+    list_letters(db, None, None, None, _EVERY)
     for (name,) in db.execute("SELECT name FROM evsrc_lease").fetchall():
         _held(db, name)
 
@@ -192,9 +220,12 @@ def dead_letters(
         subscription: str | None = None,
         *,
         status: DeadLetterStatus | None = None,
+        stream: StreamName | None = None,
         limit: int = 100,
     ) -> tuple[DeadLetter, ...]:
-        return await read(lambda: list_letters(reading, subscription, status, limit))
+        return await read(
+            lambda: list_letters(reading, subscription, status, stream, limit)
+        )
 
     async def update(letter: DeadLetter, was: DeadLetter) -> bool:
         return await write(lambda: replace_letter(writing, was, letter))
@@ -202,15 +233,21 @@ def dead_letters(
     async def delete(letter: DeadLetter) -> bool:
         return await write(lambda: replace_letter(writing, letter, None))
 
-    return DeadLetters(get, list, save, update, delete)
+    async def streams(subscription: str) -> frozenset[StreamName]:
+        return await read(lambda: letter_streams(reading, subscription))
+
+    return DeadLetters(get, list, save, update, delete, streams)
 
 
-def leases(db: sqlite3.Connection, write: Run) -> Leases:
-    """Make the record of functions over the writing connection."""
+def leases(
+    db: sqlite3.Connection, reading: sqlite3.Connection, write: Run, read: Run
+) -> Leases:
+    """Make the record of functions."""
     return Leases(
         lambda name, owner, ttl: write(lambda: acquire(db, name, owner, ttl)),
         lambda lease, ttl: write(lambda: renew(db, lease, ttl)),
         lambda lease: write(lambda: release(db, lease)),
+        lambda prefix: read(lambda: list_held(reading, prefix)),
     )
 
 

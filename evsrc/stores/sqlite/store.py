@@ -10,7 +10,8 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar, cast
@@ -19,7 +20,7 @@ from uuid import UUID
 import aiosqlite
 
 from ...core.codec import Codec
-from ...core.errors import StoreClosedError
+from ...core.errors import EvsrcError, StoreClosedError, StoreError
 from ...core.event import E, Recorded, StreamName
 from ...core.expectation import ALL, AnyQuery
 from ...core.snapshot import Snapshot
@@ -34,9 +35,11 @@ from ...ports import (
     Loaded,
     Page,
     Snapshots,
+    Transaction,
     Write,
 )
 from ..commits import Commits, Job, Verdict, encode_write
+from ..transactions import watched
 from ..wakeup import Wakeup
 from .connect import start, unobtrusive
 from .errors import translated
@@ -44,6 +47,7 @@ from .reader import Reader
 from .records import dead_letters, leases
 from .schema import migrate, recognise
 from .sql import sql
+from .transaction import SQLiteConnection
 from .writer import Writer
 
 T = TypeVar("T")
@@ -130,14 +134,56 @@ class _Store(Generic[E]):
     async def append(
         self, *writes: Write[E], also: Sequence[Also] = ()
     ) -> Appended | Conflict:
+        return await self.commits.submit(self.job(writes, also))
+
+    def job(self, writes: Sequence[Write[E]], also: Sequence[Also]) -> Job:
         encoded = tuple([encode_write(write, self.codec) for write in writes])
-        events = sum([len(write.ids) for write in encoded])
-        return await self.commits.submit(Job(encoded, also, events))
+        return Job(encoded, also, sum([len(write.ids) for write in encoded]))
 
     async def commit(self, jobs: Sequence[Job]) -> Sequence[Verdict]:
         verdicts, head = await self.writing.run(lambda: self.writer.commit(jobs))
         self.wakeup.advance(head)
         return verdicts
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Transaction[E]]:
+        writer, run, path = self.writer, self.writing.run, self.writing.path
+        connection = SQLiteConnection(run, writer.db, writer.check_open)
+        async with self.commits.line.held():
+            if self.commits.closing:
+                raise StoreClosedError(path)
+            try:
+                await run(writer.open)
+                async with watched(self.append_inside, connection, path) as (tx, _):
+                    yield tx
+                head = await run(writer.end)
+            except BaseException:
+                with suppress(StoreError):  # closed: it is rolled back already
+                    await run(writer.roll_back)
+                raise
+            finally:
+                connection.close()
+        self.wakeup.advance(head)
+
+    async def append_inside(
+        self, *writes: Write[E], also: Sequence[Also] = ()
+    ) -> Appended | Conflict:
+        job = self.job(writes, also)
+        verdict = await self.writing.run(lambda: self.writer.append(job))
+        if isinstance(verdict, EvsrcError):
+            raise verdict
+        return verdict
+
+    async def write(self, work: Callable[[], T]) -> T:
+        """Run what is a transaction of its own, when none of the user's is open."""
+        await self.commits.line.free()
+        return await self.writing.run(work)
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Run a read; in memory, where there is one connection, when it may be seen."""
+        if not self.shared and not self.commits.line.is_inside():
+            await self.commits.line.free()
+        return await self.reading.run(work)
 
     async def read_stream(
         self,
@@ -147,23 +193,23 @@ class _Store(Generic[E]):
         limit: int | None = None,
         backward: bool = False,
     ) -> Page[E]:
-        return await self.reading.run(
+        return await self.read(
             lambda: self.reader.read_stream(stream, after, limit, backward=backward)
         )
 
     async def load_events(self, stream: StreamName, *, after: int = 0) -> Loaded[E]:
-        return await self.reading.run(lambda: self.reader.load_events(stream, after))
+        return await self.read(lambda: self.reader.load_events(stream, after))
 
     async def read_all(
         self, query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
     ) -> Page[E]:
-        return await self.reading.run(lambda: self.reader.read_all(query, after, limit))
+        return await self.read(lambda: self.reader.read_all(query, after, limit))
 
     async def find(self, event_id: UUID) -> Recorded[E] | None:
-        return await self.reading.run(lambda: self.reader.find(event_id.bytes))
+        return await self.read(lambda: self.reader.find(event_id.bytes))
 
     async def head(self) -> int:
-        return await self.reading.run(self.reader.head)
+        return await self.read(self.reader.head)
 
     async def changed(self, position: int, *, timeout: timedelta) -> None:
         loop = asyncio.get_running_loop()
@@ -178,20 +224,20 @@ class _Store(Generic[E]):
                 return
 
     async def load_checkpoint(self, name: str) -> Checkpoint | None:
-        return await self.reading.run(lambda: self.reader.checkpoint(name))
+        return await self.read(lambda: self.reader.checkpoint(name))
 
     async def load_snapshot(self, name: str) -> Snapshot[bytes] | None:
-        return await self.reading.run(lambda: self.reader.snapshot(name))
+        return await self.read(lambda: self.reader.snapshot(name))
 
     async def save(self, change: Also) -> None:
         await self.commits.submit(Job((), (change,), 0))
 
     async def delete(self, statement: str, name: str) -> None:
         db = self.writer.db
-        await self.writing.run(lambda: db.execute(sql(statement), (name,)))
+        await self.write(lambda: db.execute(sql(statement), (name,)))
 
     async def verify(self) -> tuple[str, ...]:
-        return await self.reading.run(self.reader.verify)
+        return await self.read(self.reader.verify)
 
     async def close(self) -> None:
         await self.commits.close()
@@ -201,9 +247,10 @@ class _Store(Generic[E]):
 
     def record(self) -> EventStore[E]:
         db, reading = self.writer.db, self.reader.db
-        write, read = self.writing.run, self.reading.run
+        write, read = self.write, self.read
         return EventStore(
             append=self.append,
+            transaction=self.transaction,
             read_stream=self.read_stream,
             load_events=self.load_events,
             read_all=self.read_all,
@@ -221,7 +268,8 @@ class _Store(Generic[E]):
                 lambda name: self.delete("delete_snapshot", name),
             ),
             dead_letters=dead_letters(db, reading, write, read, self.save),
-            leases=leases(db, write),
+            leases=leases(db, reading, write, read),
+            encode=self.codec.encode,
             verify=self.verify,
             close=self.close,
         )

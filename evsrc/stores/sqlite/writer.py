@@ -16,6 +16,7 @@ from ...core.errors import (
     DuplicateEventError,
     EvsrcError,
     StoreError,
+    TransactionError,
 )
 from ...core.event import StreamName
 from ...core.expectation import satisfies
@@ -100,41 +101,86 @@ class Writer:
         self, jobs: Sequence[Job], append: Callable[[_Flight, Job], Verdict]
     ) -> tuple[list[Verdict], int]:
         db = self.db
-        db.execute("BEGIN IMMEDIATE")
         try:
-            if self.watch is not None:
-                self._notice_others(self.watch)
-            before = read_head(db)
-            flight = _Flight(before, time.time_ns() // 1000)
-            self._flight = flight
+            before = self.begin()
+            self._flight = flight = _Flight(before, time.time_ns() // 1000)
             verdicts = [append(self._flight, job) for job in jobs]
             flight = self._flight
             if flight.head != before:
-                db.executemany(
-                    sql("put_stream"),
-                    [
-                        (
-                            s.key,
-                            n.category,
-                            n.id,
-                            s.version,
-                            s.content,
-                            stream_crc(s.key, n.category, n.id, s.version, s.content),
-                        )
-                        for n, s in flight.streams.items()
-                        if s.version
-                    ],
-                )
-                db.execute(
-                    sql("advance_head"), (flight.head, number_crc("head", flight.head))
-                )
+                self._put(flight)
             db.execute("COMMIT")
         except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+            self.roll_back()
             raise
         self.names |= flight.names
         return verdicts, flight.head
+
+    def _put(self, flight: _Flight) -> None:
+        """Store what the events of a flight have changed: streams, and the head."""
+        self.db.executemany(
+            sql("put_stream"),
+            [
+                (
+                    s.key,
+                    n.category,
+                    n.id,
+                    s.version,
+                    s.content,
+                    stream_crc(s.key, n.category, n.id, s.version, s.content),
+                )
+                for n, s in flight.streams.items()
+                if s.version
+            ],
+        )
+        row = flight.head, number_crc("head", flight.head)
+        self.db.execute(sql("advance_head"), row)
+
+    # A transaction of the user's: begin, append (often), then end or roll back.
+
+    def begin(self) -> int:
+        """Take the file's write lock; give the log's head."""
+        self.db.execute("BEGIN IMMEDIATE")
+        if self.watch is not None:
+            self._notice_others(self.watch)
+        return read_head(self.db)
+
+    def open(self) -> None:
+        """Begin a transaction in which jobs come one by one."""
+        self._flight = _Flight(self.begin(), 0)
+
+    def append(self, job: Job) -> Verdict:
+        """Judge and write one job in the open transaction, up to the last row of it."""
+        self.check_open()
+        done = self._flight
+        self._flight = _Flight(done.head, time.time_ns() // 1000, names=done.names)
+        verdict = self._append_alone(self._flight, job)
+        if self._flight.head != done.head:
+            self._put(self._flight)
+        return verdict
+
+    def end(self) -> int:
+        """Commit the open transaction; give the log's new head."""
+        self.check_open()
+        self.db.execute("COMMIT")
+        self.names |= self._flight.names
+        return self._flight.head
+
+    def check_open(self) -> None:
+        """Refuse to go on after a statement of somebody else's ended the transaction.
+
+        Raises:
+            TransactionError: it did.
+        """
+        if not self.db.in_transaction:
+            raise TransactionError(
+                "a statement inside the transaction has ended it; use neither COMMIT "
+                "nor ROLLBACK in the block: leave it, or raise"
+            )
+
+    def roll_back(self) -> None:
+        """Undo what is not committed."""
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
 
     def _notice_others(self, watch: Callable[[], None]) -> None:
         """See whether a connection of somebody else has committed since last time."""

@@ -1,7 +1,10 @@
--- ?1 and ?2 subscription or null, ?3 and ?4 status or null, ?5 limit
+-- :subscription, :status, :category and :stream_id or null (all), :limit
 SELECT subscription, event_id, type, data, error, stacktrace, attempts, first_failed_at,
        last_failed_at, status, resolved_at, resolved_by, category, stream_id, position,
        crc
   FROM evsrc_dead_letter
- WHERE (? IS NULL OR subscription = ?) AND (? IS NULL OR status = ?)
- ORDER BY first_failed_at, position, event_id LIMIT ?
+ WHERE (:subscription IS NULL OR subscription = :subscription)
+   AND (:status IS NULL OR status = :status)
+   AND (:category IS NULL OR (category = :category AND stream_id = :stream_id))
+ ORDER BY CASE WHEN :category IS NULL THEN first_failed_at END, position, event_id
+ LIMIT :limit

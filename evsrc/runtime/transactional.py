@@ -1,0 +1,100 @@
+"""Handle events and move the checkpoint in one transaction: exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from ..core.errors import (
+    CheckpointError,
+    CorruptionError,
+    LeaseLostError,
+    SchemaError,
+    StoreClosedError,
+)
+from ..core.event import E, Recorded
+from ..ports import Also, EventStore, SaveDeadLetter
+from .delivery import Batched, Transactional
+from .handling import InBatches, Parts
+from .run import PASSING
+from .settling import raised_by_handler
+
+_FOR_GOOD = (
+    CheckpointError,
+    LeaseLostError,
+    StoreClosedError,
+    SchemaError,
+    CorruptionError,
+)
+
+
+class InTransactions(InBatches[E]):
+    """Each batch is one transaction, with its checkpoint; so is each half of one."""
+
+    def __init__(
+        self, store: EventStore[E], handler: Transactional[E], parts: Parts[E]
+    ) -> None:
+        super().__init__(Batched(self._outside), parts)
+        self._store = store
+        self._apply = handler.apply
+
+    async def _outside(self, _: Sequence[Recorded[E]]) -> None:
+        raise AssertionError("every attempt is made in a transaction")
+
+    async def attempt(
+        self, batch: Sequence[Recorded[E]], reached: int
+    ) -> Exception | None:
+        """Handle a batch and pass it; give the handler's error, or None.
+
+        A commit whose answer never came is looked up, never repeated blindly: every
+        batch moves the checkpoint forward, so where it is tells what has happened.
+        """
+        saver, run, tries = self._parts.saver, self._parts.run, 0
+        while True:
+            unsaved: Exception | None = None
+            error: Exception | None = None
+            try:
+                error = await self._once(batch, saver.changes(reached))
+            except PASSING as passing:
+                unsaved = passing
+                tries += 1
+                await run.wait_out(passing, tries)
+            if error is not None or unsaved is not None:
+                await run.patiently(saver.resolve)
+            if (error or unsaved) is None or saver.position == reached:
+                saver.committed(reached, run.done + len(batch))
+                return None
+            if error is not None:
+                return error
+
+    async def _once(
+        self, batch: Sequence[Recorded[E]], also: Sequence[Also]
+    ) -> Exception | None:
+        """Make one transaction; give the handler's error, if it was rolled back."""
+        failure: Exception | None = None
+        try:
+            async with self._store.transaction() as tx:
+                try:
+                    await self._apply(tx, batch)
+                except (Exception, asyncio.CancelledError) as error:
+                    failure = raised_by_handler(error)
+                    raise
+                await tx.append(also=also)
+        except (Exception, asyncio.CancelledError) as error:
+            if failure is not None:
+                return failure
+            if not isinstance(error, Exception) or isinstance(error, _FOR_GOOD):
+                self._parts.saver.lost = isinstance(
+                    error, (CheckpointError, LeaseLostError)
+                )
+                raise
+            if isinstance(error, PASSING):
+                raise
+            return error  # such as a constraint that is checked at the commit
+        return None
+
+    async def again(
+        self, recorded: Recorded[E], resolved: SaveDeadLetter
+    ) -> Exception | None:
+        """Handle an event that was parked, and resolve its letter with it."""
+        return await self._once((recorded,), (resolved, *self._parts.saver.also()))

@@ -1,0 +1,3 @@
+-- ?1 subscription
+SELECT DISTINCT category, stream_id FROM evsrc_dead_letter
+ WHERE subscription = ? AND status <> 'resolved' AND category IS NOT NULL
