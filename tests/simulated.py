@@ -58,7 +58,7 @@ KEEP = Snapshotting(dump=lambda sum: str(sum).encode(), load=int, due=every(1))
 
 
 async def bank(world: World) -> None:
-    """Three tills pay in and out of two accounts; two readers follow the log."""
+    """Three tills pay in and out of two accounts; readers follow the log."""
     accounts = [StreamName("account", name) for name in ("ann", "bob")]
 
     async def till(worker: Worker) -> None:
@@ -76,12 +76,18 @@ async def bank(world: World) -> None:
 
         await worker.subscribe("mail", handle, Delivery(page=3))
 
+    async def ledger(worker: Worker) -> None:
+        async def handle(_: Any) -> None: ...
+
+        await worker.subscribe("ledger", handle, Delivery(page=6, max_streams=3))
+
     async def turnover(worker: Worker) -> None:
         await worker.project("turnover", TURNOVER, KEEP, Delivery(page=4))
 
     for n in range(3):
         world.run(f"till-{n}", till)
     world.serve("mail", mail)
+    world.serve("ledger", ledger)
     world.serve("turnover", turnover)
 
 

@@ -15,6 +15,7 @@ import pytest
 from evsrc import StreamName, Write, new_event
 from evsrc.core.expectation import ANY
 from evsrc.ports import SaveCheckpoint
+from evsrc.runtime.handling import _Progress
 from evsrc.runtime.subscribe import Subscription
 from evsrc.runtime.transact import transact
 from evsrc.stores.memory import memory_store
@@ -35,12 +36,12 @@ SCENARIOS = [bank, desk]
 PLANTS: list[tuple[Callable[[World], Any], str, Defect]] = [
     (bank, "I9: the checkpoint of", Defect(
         "checkpoint before handling",
-        lambda: Subscription._next_page,
-        "    if page.head < self.position:",
-        "    before, self.position = self.position, page.reached\n"
-        "    await self._save()\n"
-        "    self.position = before\n"
-        "    if page.head < self.position:",
+        lambda: Subscription._deliver,
+        "        await self._way.deliver(page, self._ours(page.events))",
+        "        before, run.position = run.position, page.reached\n"
+        "        await saver.commit(None)\n"
+        "        run.position = before\n"
+        "        await self._way.deliver(page, self._ours(page.events))",
     )),
     (bank, "I9: .* never handled", Defect(
         "wake-up lost for good",
@@ -55,10 +56,16 @@ PLANTS: list[tuple[Callable[[World], Any], str, Defect]] = [
         "for e in events], __import__('evsrc').ANY)",
     )),
     (desk, "I11: an append with token", Defect(
-        "two workers on one stream",
+        "two owners of one lease",
         lambda: MemoryRecords.check,
         "if lease is None or lease.token != fence.token:",
         "if False:",
+    )),
+    (bank, "I9: 'ledger' in ledger", Defect(
+        "two workers on one stream",
+        lambda: _Progress.__init__,
+        "streams.setdefault(recorded.stream, deque())",
+        "streams.setdefault(index, deque())",
     )),
     (bank, "I8: ", Defect(
         "cache not invalidated",
@@ -308,7 +315,7 @@ async def test_a_simulation_has_a_loop_of_its_own() -> None:
         simulate(bank, seed=1)
 
 
-@pytest.mark.parametrize("due", ["skipped", "parked"])
+@pytest.mark.parametrize("due", ["skipped", "parked", "letters", "held"])
 def test_events_put_aside_are_not_missed(due: str) -> None:
     """An event that the policy skips or parks counts as dealt with, in its order."""
     from evsrc import Delivery, Park, Skip
@@ -330,7 +337,10 @@ def test_events_put_aside_are_not_missed(due: str) -> None:
 
             outcome = Skip() if due == "skipped" else Park()
             delivery: Delivery[Any] = Delivery(
-                page=2, on_failure=lambda _: outcome, park=park
+                page=2,
+                on_failure=lambda _: outcome,
+                park=None if due in ("letters", "held") else park,
+                hold_streams=due == "held",
             )
             await worker.subscribe("picky", handle, delivery)
 
@@ -338,6 +348,9 @@ def test_events_put_aside_are_not_missed(due: str) -> None:
         world.serve("read", read)
         await world.settle()
         assert set(parked) == ({3, 6} if due == "parked" else set())
+        letters = {letter.position for letter in await world.store.dead_letters.list()}
+        held = set(range(3, 7)) if due == "held" else set()
+        assert letters == ({3, 6} if due == "letters" else held)
 
     simulations(scenario, 30)
 

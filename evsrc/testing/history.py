@@ -18,7 +18,7 @@ from ..core.event import Recorded, StreamName
 from ..core.expectation import AnyQuery, matches
 from ..core.snapshot import Snapshot, Snapshotting
 from ..core.view import View
-from ..ports import Also, Appended, Conflict, Page, Write
+from ..ports import Also, Appended, Conflict, DeadLetter, Page, Write
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Read(Struct, frozen=True):
 
 
 class Saved(Struct, frozen=True):
-    """A checkpoint was to be moved to *position*."""
+    """A checkpoint was moved to *position*."""
 
     name: str
     position: int
@@ -102,11 +102,12 @@ class Life:
 
 @dataclass
 class Subscribed:
-    """A subscription: what it wants, and all its lives."""
+    """A subscription: what it wants, in which order, and all its lives."""
 
     name: str
     query: AnyQuery
     from_start: bool
+    by_stream: bool
     lives: list[Life] = field(default_factory=list[Life])
 
 
@@ -155,6 +156,15 @@ class History:
     decisions: list[Decision] = field(default_factory=list[Decision])
     subscriptions: dict[str, Subscribed] = field(default_factory=dict[str, Subscribed])
     projections: dict[str, Projected] = field(default_factory=dict[str, Projected])
+
+    def put_aside(self, letter: DeadLetter, moment: int) -> None:
+        """Note that an event became a dead letter: it is dealt with."""
+        subscribed = self.subscriptions.get(letter.subscription)
+        if subscribed is None or letter.status != "failed":
+            return
+        done = {position for life in subscribed.lives for position, _ in life.done}
+        if letter.position not in done:
+            subscribed.lives[-1].done.append((letter.position, moment))
 
     def feed(self, subscribed: Subscribed) -> list[Recorded[Any]]:
         """Give the events that a subscription wants, in order."""

@@ -18,7 +18,7 @@ from ..core.event import Recorded, StreamName
 from ..core.expectation import matches
 from ..core.snapshot import restored
 from ..ports import Appended
-from .history import Attempt, Decision, History, Life, Subscribed
+from .history import Attempt, Decision, History, Subscribed
 
 Invariant: TypeAlias = Callable[[History], Iterator[str]]
 _position: Final = attrgetter("position")
@@ -175,40 +175,44 @@ def _placed(attempt: Attempt) -> tuple[int, int]:
 def deliveries_follow_the_log(history: History) -> Iterator[str]:
     """I9: each life handles the feed in order, from where the ones before it came."""
     for subscribed in history.subscriptions.values():
-        feed = [recorded.position for recorded in history.feed(subscribed)]
-        place = {position: n for n, position in enumerate(feed)}
-        reached = 0 if subscribed.from_start else None
+        lanes: dict[StreamName | None, list[int]] = defaultdict(list)
+        lane_of: dict[int, StreamName | None] = {}
+        for recorded in history.feed(subscribed):
+            lane = recorded.stream if subscribed.by_stream else None
+            lane_of[recorded.position] = lane
+            lanes[lane].append(recorded.position)
         for life in subscribed.lives:
-            yield from _in_order(subscribed, life, place, feed, reached)
-            ends = [place[p] + 1 for p, _ in life.done if p in place]
-            reached = max([reached or 0, *ends])
+            who = f"I9: {subscribed.name!r} in {life.worker}"
+            for position, _ in life.done:
+                if position not in lane_of:
+                    yield f"{who} handled {position}, which it did not ask for"
             for stream in sorted(life.overlaps):
-                yield (
-                    f"I9: {subscribed.name!r} in {life.worker} had two events of "
-                    f"'{stream}' in its handler at once"
-                )
+                yield f"{who} had two events of '{stream}' in its handler at once"
+        for lane, feed in lanes.items():
+            yield from _in_order(subscribed, lane, lane_of, feed)
 
 
 def _in_order(
     subscribed: Subscribed,
-    life: Life,
-    place: dict[int, int],
+    lane: StreamName | None,
+    lane_of: dict[int, StreamName | None],
     feed: Sequence[int],
-    reached: int | None,
 ) -> Iterator[str]:
-    previous: int | None = None
-    for position, _ in life.done:
-        n = place.get(position)
+    """Follow one stream, or the whole feed, through all lives."""
+    place = {position: n for n, position in enumerate(feed)}
+    reached = 0 if subscribed.from_start else None
+    for life in subscribed.lives:
         who = f"I9: {subscribed.name!r} in {life.worker}"
-        if n is None:
-            yield f"{who} handled {position}, which it did not ask for"
-            continue
-        if previous is not None and n != previous + 1:
-            expected = feed[previous + 1] if previous + 1 < len(feed) else "no more"
-            yield f"{who} handled {position} after {feed[previous]}, not {expected}"
-        if previous is None and reached is not None and n > reached:
-            yield f"{who} began with {position}; {feed[reached]} was never handled"
-        previous = n
+        previous: int | None = None
+        mine = [p for p, _ in life.done if p in lane_of and lane_of[p] == lane]
+        for n in map(place.__getitem__, mine):
+            if previous is not None and n != previous + 1:
+                expected = feed[previous + 1] if previous + 1 < len(feed) else "no more"
+                yield f"{who} handled {feed[n]} after {feed[previous]}, not {expected}"
+            if previous is None and reached is not None and n > reached:
+                yield f"{who} began with {feed[n]}; {feed[reached]} was never handled"
+            previous = n
+        reached = max([reached or 0, *(place[p] + 1 for p in mine)])
 
 
 def checkpoints_follow_the_handler(history: History) -> Iterator[str]:

@@ -20,13 +20,13 @@ from ..core.event import Metadata, NewEvent, Recorded, StreamName
 from ..core.policy import Failure, Outcome, Skip
 from ..core.snapshot import Snapshotting
 from ..core.view import View
-from ..ports import EventStore, SaveCheckpoint
+from ..ports import EventStore
 from ..runtime.delivery import Delivery, Handler, Parked
 from ..runtime.project import project
 from ..runtime.subscribe import Subscription, subscribe
 from ..runtime.transact import Decided, transact
 from .faults import Call, intercepted
-from .history import Attempt, Decision, Life, Projected, Saved, Subscribed
+from .history import Attempt, Decision, Life, Projected, Subscribed
 
 if TYPE_CHECKING:
     from .world import World
@@ -106,21 +106,12 @@ class Worker:
                 return await call()
             return await asyncio.sleep(call.keywords["timeout"].total_seconds())
         attempt = attempted(self.name, world, port, call, _command.get())
-        self._note_checkpoints(port, call)
         sending = world.request(self.name, port, call)
         await asyncio.wait([sending])
         self._check_alive()
         if attempt is not None:
             _answer(attempt, sending, world.moment())
         return sending.result()
-
-    def _note_checkpoints(self, port: str, call: Call) -> None:
-        also = call.keywords.get("also", ())
-        changes = call.args if port == "checkpoints.save" else also
-        for change in changes:
-            if isinstance(change, SaveCheckpoint):
-                saved = Saved(change.name, change.position, self.world.moment())
-                self.world.history.saved.append(saved)
 
     # What work is made of.
 
@@ -196,7 +187,8 @@ class Worker:
 
         Args:
             name: of the subscription.
-            handle: gets each event; a crash may come before, during and after it.
+            handle: gets each event; a crash may come before, during and after it. With
+                `max_streams` the order of each stream is checked, else of all.
             delivery: as for `evsrc.subscribe`. `checkpoints` are to be the store's.
 
         Raises:
@@ -256,6 +248,7 @@ class Worker:
                 name,
                 delivery.query,
                 from_start=delivery.start in {"checkpoint", "beginning"},
+                by_stream=delivery.max_streams > 1,
             ),
         )
         life = Life(self.name, self.world.moment())

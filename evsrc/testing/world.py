@@ -18,11 +18,21 @@ from msgspec import Struct
 
 from ..core.errors import AppendOutcomeUnknownError, EvsrcError, StoreBusyError
 from ..core.event import Recorded
-from ..ports import Appended, Conflict, EventStore, Fence, Lease, SaveSnapshot
+from ..ports import (
+    Also,
+    Appended,
+    Conflict,
+    EventStore,
+    Fence,
+    Lease,
+    SaveCheckpoint,
+    SaveDeadLetter,
+    SaveSnapshot,
+)
 from ..stores.memory import memory_store
 from .clock import VirtualLoop
 from .faults import Call, Duplicate, Effect, Fail, LoseReply, befall, intercepted
-from .history import Fenced, History, Kept, Read
+from .history import Fenced, History, Kept, Read, Saved
 from .worker import Crash, Worker, attempted, owner, seen
 
 Work: TypeAlias = Callable[[Worker], Awaitable[object]]
@@ -264,6 +274,8 @@ class World:
     async def _apply(self, who: str, port: str, call: Call) -> Any:
         """Let a request take effect, and note what invariants are to know of it."""
         result = await call()
+        if port in ("checkpoints.save", "dead_letters.save"):
+            self._written(call.args)
         match port, result:
             case "append", Appended():
                 self._appended(who, result, call.keywords.get("also", ()))
@@ -286,15 +298,24 @@ class World:
             place = f"'{placed.stream}' to version {placed.version}"
             self.note(who, f"appends {place}, position {placed.last_position}{again}")
             self.head = max(self.head, placed.last_position)
-        if outcome.repeated:
-            return
+        if not outcome.repeated:
+            self._written(also)
+
+    def _written(self, also: Sequence[Also]) -> None:
+        """Note what was written; a letter is dealt with before its checkpoint moves."""
+        history = self.history
+        for change in also:
+            if isinstance(change, SaveDeadLetter):
+                history.put_aside(change.letter, self.moment())
         for change in also:
             match change:
                 case Fence(name, token):
                     granted = self._granted.get(name, 0)
-                    self.history.fenced.append(Fenced(name, token, granted))
+                    history.fenced.append(Fenced(name, token, granted))
                 case SaveSnapshot(name, snapshot):
-                    self.history.kept.append(Kept(name, snapshot))
+                    history.kept.append(Kept(name, snapshot))
+                case SaveCheckpoint(name, position):
+                    history.saved.append(Saved(name, position, self.moment()))
                 case _:
                     pass
 
