@@ -34,7 +34,7 @@ from evsrc.runtime.delivery import Parked
 from evsrc.runtime.project import project
 from evsrc.runtime.projection import ViewProjection
 from evsrc.runtime.subscribe import subscribe
-from evsrc.testing import CODEC, Fact
+from evsrc.testing import CODEC, Fact, intercepted
 
 SOON = timedelta(seconds=20)
 MODEL = StreamName("model", "1")
@@ -51,7 +51,7 @@ class Plan:
         self.turns = list(turns)
         self.left = self.turns.pop(0) if self.turns else -1
 
-    async def step(self, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def step(self, _: str, call: Callable[[], Awaitable[Any]], /) -> Any:
         self.tick()
         result = await call()
         self.tick()
@@ -64,7 +64,6 @@ class Plan:
             raise Crash
 
     def over(self, store: EventStore[Any]) -> EventStore[Any]:
-        kept, snapshots = store.checkpoints, store.snapshots
 
         @asynccontextmanager
         async def transaction() -> AsyncIterator[Transaction[Any]]:
@@ -74,20 +73,17 @@ class Plan:
                 self.tick()
             self.tick()
 
-        return replace(
-            store,
-            append=lambda *w, also=(): self.step(lambda: store.append(*w, also=also)),
-            transaction=transaction,
-            read_all=lambda *a, **k: self.step(lambda: store.read_all(*a, **k)),
-            checkpoints=replace(
-                kept,
-                load=lambda name: self.step(lambda: kept.load(name)),
-                save=lambda change: self.step(lambda: kept.save(change)),
-            ),
-            snapshots=replace(
-                snapshots, load=lambda name: self.step(lambda: snapshots.load(name))
-            ),
-        )
+        planned = intercepted(store, self.step, ports=PLANNED)
+        return replace(planned, transaction=transaction)
+
+
+PLANNED = (
+    "append",
+    "read_all",
+    "checkpoints.load",
+    "checkpoints.save",
+    "snapshots.load",
+)
 
 
 async def filled(count: int) -> EventStore[Any]:

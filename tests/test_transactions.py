@@ -42,7 +42,7 @@ async def rows(connection: Any) -> list[int]:
 
 
 @pytest.fixture(params=["sqlite", "sqlite-memory", "postgresql"])
-def back_end(request: pytest.FixtureRequest) -> str:
+def evsrc_back_end(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
@@ -170,7 +170,7 @@ class TestPostgreSQL:
     """A failed statement ends a transaction there, whatever the block does about it."""
 
     @pytest.fixture(params=["postgresql"])
-    def back_end(self, request: pytest.FixtureRequest) -> str:
+    def evsrc_back_end(self, request: pytest.FixtureRequest) -> str:
         return request.param
 
     async def test_a_hidden_failure_is_told(self, store: EventStore[Any]) -> None:
@@ -219,7 +219,7 @@ class TestSQLite:
     """Its connection belongs to a thread."""
 
     @pytest.fixture(params=["sqlite"])
-    def back_end(self, request: pytest.FixtureRequest) -> str:
+    def evsrc_back_end(self, request: pytest.FixtureRequest) -> str:
         return request.param
 
     async def test_many_statements_are_one_trip(self, store: EventStore[Any]) -> None:

@@ -103,15 +103,17 @@ class _KeptView(Generic[S, E]):
     async def _load(self, name: str) -> Checkpoint | None:
         stored = await self._store.snapshots.load(name)
         snapshot = restored(self._definition.keep, stored)
-        if snapshot is not None:
+        checkpoint = await self._store.checkpoints.load(name)
+        _check_live(checkpoint)
+        reached = START if checkpoint is None else checkpoint.position
+        if snapshot is not None and snapshot.version == reached:
             self.state, self._at = snapshot.state, snapshot.version
             return Checkpoint(name, snapshot.version)
-        checkpoint = await self._store.checkpoints.load(name)
-        if checkpoint is not None:  # the state is torn, or of another schema: fold anew
-            _check_live(checkpoint)
-            change = SaveCheckpoint(name, START, after=checkpoint.position)
+        # none, torn, of another schema, or half deleted: fold anew
+        if checkpoint is not None:
+            change = SaveCheckpoint(name, START, after=reached)
             await self._store.checkpoints.save(change)
-        self.state = self._definition.view.initial
+        self.state, self._at = self._definition.view.initial, START
         return None
 
     async def _save(self, change: SaveCheckpoint) -> None:

@@ -7,9 +7,9 @@ a bisection; none scans the log. It belongs to one event loop.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from time import time_ns
 from typing import Generic, cast
 from uuid import UUID
@@ -49,7 +49,7 @@ from .wakeup import Wakeup
 class _Memory(Generic[E]):
     """The log, and one index for each way to read it."""
 
-    def __init__(self, codec: Codec[E]) -> None:
+    def __init__(self, codec: Codec[E], now: Callable[[], datetime]) -> None:
         self.codec = codec
         self.log: list[Recorded[E]] = []
         self.streams: defaultdict[str, dict[str, list[Recorded[E]]]] = defaultdict(dict)
@@ -58,7 +58,7 @@ class _Memory(Generic[E]):
         self.checkpoints: dict[str, int] = {}
         self.snapshots: dict[str, Snapshot[bytes]] = {}
         self.line = Line("memory")
-        self.records = MemoryRecords(self.check_open, self.line.free)
+        self.records = MemoryRecords(self.check_open, self.line.free, now)
         self.end: int | None = (
             None  # where the log ends for readers: a transaction is open
         )
@@ -419,15 +419,23 @@ def unconditional(write: Write[E]) -> Write[E]:
     return Write(write.stream, write.events, ANY)
 
 
-def memory_store(codec: Codec[E] | None = None) -> EventStore[E]:
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def memory_store(
+    codec: Codec[E] | None = None, *, now: Callable[[], datetime] = _now
+) -> EventStore[E]:
     """Make a store that lives as long as the process.
 
     Args:
         codec: names and checks the events, so that this store refuses what a durable
             one would; without one any immutable value is an event, named by its tag or
             class.
+        now: the clock that leases expire by; its times have a zone.
     """
-    memory = _Memory(cast("Codec[E]", value_codec()) if codec is None else codec)
+    known = cast("Codec[E]", value_codec()) if codec is None else codec
+    memory = _Memory(known, now)
     return EventStore(
         append=memory.append,
         transaction=memory.transaction,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import attrgetter
 from uuid import UUID
 
@@ -31,13 +31,18 @@ class MemoryRecords:
     Args:
         check_open: refuses what comes after the store was closed.
         free: waits for a transaction that is open, before anything is changed.
+        now: the clock that leases expire by.
     """
 
     def __init__(
-        self, check_open: Callable[[], None], free: Callable[[], Awaitable[None]]
+        self,
+        check_open: Callable[[], None],
+        free: Callable[[], Awaitable[None]],
+        now: Callable[[], datetime],
     ) -> None:
         self.check_open = check_open
         self.free = free
+        self.now = now
         self.letters: dict[tuple[str, UUID], DeadLetter] = {}
         self.leased: dict[str, Lease] = {}
         self.tokens: dict[str, int] = {}  # the last one given out, also when released
@@ -129,7 +134,7 @@ class MemoryRecords:
         """Give the lease to *owner*, unless somebody else has it."""
         await self.free()
         self.check_open()
-        now, held = datetime.now(UTC), self.leased.get(name)
+        now, held = self.now(), self.leased.get(name)
         if held is not None and held.owner != owner and now < held.until:
             return None
         self.tokens[name] = token = self.tokens.get(name, 0) + 1
@@ -147,7 +152,7 @@ class MemoryRecords:
         await self.free()
         if not self.holds(lease):
             return None
-        renewed = replace(self.leased[lease.name], until=datetime.now(UTC) + ttl)
+        renewed = replace(self.leased[lease.name], until=self.now() + ttl)
         self.leased[lease.name] = renewed
         return renewed
 
@@ -160,7 +165,7 @@ class MemoryRecords:
     async def held(self, prefix: str) -> tuple[Lease, ...]:
         """Give the leases that somebody has."""
         self.check_open()
-        now = datetime.now(UTC)
+        now = self.now()
         return tuple(
             lease
             for name, lease in sorted(self.leased.items())

@@ -8,9 +8,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .assertions import (
+        assert_log,
+        assert_stream,
+        new_events,
+        record,
+        recorded_events,
+    )
+    from .back_ends import OpenStore
     from .boundary_specs import boundary_specs
+    from .buses import BUS_EVENTS, bus_checks
+    from .clock import StuckError, run_virtually
     from .conformance import CODEC, Check, Fact, Marked, Note, Tagged
     from .databases import fresh_database
+    from .exhaustive import (
+        InjectedError,
+        Trap,
+        Work,
+        cancel_everywhere,
+        fail_everywhere,
+    )
+    from .faults import (
+        PORTS,
+        Cancel,
+        Deafen,
+        Delay,
+        Duplicate,
+        Fail,
+        Fault,
+        LoseReply,
+        fault_plans,
+        faulty,
+        intercepted,
+    )
+    from .records import (
+        checkpoint_checks,
+        dead_letter_checks,
+        lease_checks,
+        snapshot_checks,
+    )
     from .servers import (
         PostgresNotFoundError,
         PostgresServer,
@@ -18,35 +54,123 @@ if TYPE_CHECKING:
         find_postgres,
         start_postgres,
     )
+    from .simulation import Run, SimulationError, simulate, simulations
     from .suite import store_checks
+    from .worker import Worker
+    from .world import Chaos, World
 
 __all__ = [
+    "BACK_ENDS",
+    "BUS_EVENTS",
     "CODEC",
+    "PORTS",
+    "Cancel",
+    "Chaos",
     "Check",
+    "Deafen",
+    "Delay",
+    "Duplicate",
     "Fact",
+    "Fail",
+    "Fault",
+    "InjectedError",
+    "LoseReply",
     "Marked",
     "Note",
+    "OpenStore",
     "PostgresNotFoundError",
     "PostgresServer",
     "PostgresStartError",
+    "Run",
+    "SimulationError",
+    "StuckError",
     "Tagged",
+    "Trap",
+    "Work",
+    "Worker",
+    "World",
+    "assert_log",
+    "assert_stream",
     "boundary_specs",
+    "bus_checks",
+    "cancel_everywhere",
+    "checkpoint_checks",
+    "dead_letter_checks",
+    "fail_everywhere",
+    "fault_plans",
+    "faulty",
     "find_postgres",
     "fresh_database",
+    "intercepted",
+    "lease_checks",
+    "new_events",
+    "record",
+    "recorded_events",
+    "run_virtually",
+    "simulate",
+    "simulations",
+    "snapshot_checks",
     "start_postgres",
     "store_checks",
 ]
 
 _HOMES = {
+    "BUS_EVENTS": ".buses",
+    "Cancel": ".faults",
+    "Chaos": ".world",
+    "Deafen": ".faults",
+    "Delay": ".faults",
+    "Duplicate": ".faults",
+    "Fail": ".faults",
+    "Fault": ".faults",
+    "InjectedError": ".exhaustive",
+    "LoseReply": ".faults",
+    "OpenStore": ".back_ends",
+    "PORTS": ".faults",
     "PostgresNotFoundError": ".servers",
     "PostgresServer": ".servers",
     "PostgresStartError": ".servers",
     "boundary_specs": ".boundary_specs",
+    "Run": ".simulation",
+    "SimulationError": ".simulation",
+    "StuckError": ".clock",
+    "Trap": ".exhaustive",
+    "Work": ".exhaustive",
+    "Worker": ".worker",
+    "World": ".world",
+    "assert_log": ".assertions",
+    "assert_stream": ".assertions",
+    "bus_checks": ".buses",
+    "cancel_everywhere": ".exhaustive",
+    "checkpoint_checks": ".records",
+    "dead_letter_checks": ".records",
+    "fail_everywhere": ".exhaustive",
+    "fault_plans": ".faults",
+    "faulty": ".faults",
     "find_postgres": ".servers",
     "fresh_database": ".databases",
+    "intercepted": ".faults",
+    "lease_checks": ".records",
+    "new_events": ".assertions",
+    "record": ".assertions",
+    "recorded_events": ".assertions",
+    "run_virtually": ".clock",
+    "simulate": ".simulation",
+    "simulations": ".simulation",
+    "snapshot_checks": ".records",
     "start_postgres": ".servers",
     "store_checks": ".suite",
 }
+
+
+BACK_ENDS = (
+    "memory",
+    "sqlite",
+    "sqlite-memory",
+    "postgresql",
+    "postgresql-concurrent",
+)
+"""The kinds of stores that tests can have."""
 
 
 def __getattr__(name: str) -> Any:

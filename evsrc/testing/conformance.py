@@ -50,7 +50,6 @@ from ..ports import (
     Appended,
     Checkpoint,
     Conflict,
-    DeadLetter,
     EventStore,
     Fence,
     SaveCheckpoint,
@@ -59,6 +58,11 @@ from ..ports import (
     Transaction,
     Write,
 )
+from .records import (
+    NOW,
+)
+from .records import letter as _letter
+from .records import refuses as _refuses
 
 
 class Fact(Struct, frozen=True):
@@ -120,23 +124,6 @@ def _new(*numbers: int) -> list[NewEvent[Any]]:
     return [NewEvent(Fact(n), uuid4()) for n in numbers]
 
 
-def _letter(n: int) -> DeadLetter:
-    """Make a dead letter; a higher *n* failed later."""
-    return DeadLetter(
-        subscription="reader",
-        event_id=uuid4(),
-        type="fact",
-        data=b'{"n":%d}\xff\x00' % n,
-        error="ValueError: no",
-        stacktrace="line 1",
-        attempts=n,
-        first_failed_at=_NOW + timedelta(seconds=n),
-        last_failed_at=_NOW + timedelta(seconds=n, microseconds=1),
-        stream=_A,
-        position=n,
-    )
-
-
 async def _append(
     store: Store, stream: StreamName, numbers: Iterable[int], expected: Expected = ANY
 ) -> Appended:
@@ -166,14 +153,6 @@ async def _log(store: Store, **asked: Any) -> list[Recorded[Any]]:
 async def _is_empty(store: Store) -> None:
     assert await store.head() == START, "nothing was to be written"
     assert not await _log(store), "nothing was to be written"
-
-
-async def _refuses(error: type[Exception], appending: Awaitable[object]) -> None:
-    try:
-        outcome = await appending
-    except error:
-        return
-    raise AssertionError(f"expected {error.__name__}, got {outcome}")
 
 
 # Appending.
@@ -827,62 +806,6 @@ async def wakes_readers(store: Store) -> None:
 
 
 @_check
-async def keeps_checkpoints(store: Store) -> None:
-    """A checkpoint moves where it is told, from where it is if that is asked."""
-    kept = store.checkpoints
-    assert await kept.load("x") is None
-    await kept.save(SaveCheckpoint("x", 3, after=START))
-    await kept.save(SaveCheckpoint("x", 5, after=3))
-    await _refuses(CheckpointError, kept.save(SaveCheckpoint("x", 9, after=3)))
-    assert await kept.load("x") == Checkpoint("x", 5)
-    await kept.save(SaveCheckpoint("x", 2))
-    assert await kept.load("x") == Checkpoint("x", 2)
-    assert await kept.load("y") is None
-    await kept.delete("x")
-    await kept.delete("x")
-    assert await kept.load("x") is None
-
-
-@_check
-async def keeps_snapshots(store: Store) -> None:
-    """A snapshot comes back as it was stored last."""
-    kept = store.snapshots
-    assert await kept.load("x") is None
-    for state in (b"one", b"\x00two\xff", b""):
-        snapshot = Snapshot(state, 7, 2)
-        await kept.save(SaveSnapshot("x", snapshot))
-        assert await kept.load("x") == snapshot
-    await kept.delete("x")
-    assert await kept.load("x") is None
-
-
-@_check
-async def keeps_dead_letters(store: Store) -> None:
-    """A dead letter comes back as it was stored last; the oldest are listed first."""
-    kept = store.dead_letters
-    letters = [_letter(n) for n in (3, 1, 2)]
-    assert await kept.get("reader", letters[0].event_id) is None
-    for letter in letters:
-        await kept.save(SaveDeadLetter(letter))
-        assert await kept.get("reader", letter.event_id) == letter
-    assert await kept.get("other", letters[0].event_id) is None
-    elsewhere = replace(letters[0], subscription="other", position=9)
-    await kept.save(SaveDeadLetter(elsewhere))
-    third, first, second = letters
-    assert await kept.list("reader") == (first, second, third)
-    assert await kept.list("reader", limit=2) == (first, second)
-    assert await kept.list() == (first, second, third, elsewhere)
-    again = replace(first, error="é \0 \ud800 '\"", stacktrace=None, attempts=9)
-    await kept.save(SaveDeadLetter(again))
-    assert await kept.list("reader", status="failed") == (again, second, third)
-    done = replace(again, status="resolved", resolved_at=_NOW, resolved_by="\0ann")
-    await kept.save(SaveDeadLetter(done))
-    assert await kept.list("reader", status="resolved") == (done,)
-    assert await kept.list(status="failed") == (second, third, elsewhere)
-    assert await kept.list(status="retrying") == ()
-
-
-@_check
 async def lists_dead_letters_of_a_stream(store: Store) -> None:
     """Those of one stream are listed by position, whenever they failed."""
     kept = store.dead_letters
@@ -899,7 +822,7 @@ async def lists_dead_letters_of_a_stream(store: Store) -> None:
     assert await kept.list(stream=_A) == (other, early, late)
     assert await kept.list("reader", stream=_B, status="retrying") == ()
     assert await kept.streams("reader") == {_A, _B}
-    done = replace(elsewhere, status="resolved", resolved_at=_NOW, resolved_by="me")
+    done = replace(elsewhere, status="resolved", resolved_at=NOW, resolved_by="me")
     assert await kept.update(done, elsewhere)
     assert await kept.update(replace(late, status="retrying"), late)
     assert await kept.streams("reader") == {_A}
@@ -911,59 +834,6 @@ async def encodes_what_it_keeps(store: Store) -> None:
     """An event's payload can be asked for, as it is stored."""
     (new,) = _new(1)
     assert json.loads(store.encode(new.event))["n"] == 1
-
-
-@_check
-async def changes_dead_letters_once(store: Store) -> None:
-    """Of many that take one letter one gets it; a new failure is not overwritten."""
-    kept, letter = store.dead_letters, _letter(1)
-    await kept.save(SaveDeadLetter(letter))
-    taken = replace(letter, status="retrying")
-    done = await asyncio.gather(*(kept.update(taken, letter) for _ in range(9)))
-    assert sorted(done) == [False] * 8 + [True]
-    assert not await kept.delete(letter), "it is another one by now"
-    worse = replace(letter, attempts=9)
-    await kept.save(SaveDeadLetter(worse))
-    assert not await kept.update(replace(taken, status="resolved"), taken)
-    assert await kept.get("reader", letter.event_id) == worse
-    done = await asyncio.gather(*(kept.delete(worse) for _ in range(9)))
-    assert sorted(done) == [False] * 8 + [True]
-    assert await kept.get("reader", letter.event_id) is None
-    assert not await kept.update(taken, worse), "an absent letter came back"
-    assert await kept.list() == ()
-
-
-@_check
-async def leases_to_one_at_a_time(store: Store) -> None:
-    """One of many gets a lease; it can be renewed, released, and taken when over."""
-    kept, over = store.leases, timedelta(0)
-    won = await asyncio.gather(*(kept.acquire("x", str(n), _SOON) for n in range(9)))
-    (first,) = [lease for lease in won if lease is not None]
-    now = datetime.now(UTC)
-    assert now - _SOON < first.until < now + 2 * _SOON
-    assert first.owner == str(won.index(first))
-    assert await kept.acquire("y", "other", _SOON) is not None, "names are separate"
-    longer = await kept.renew(first, 2 * _SOON)
-    assert longer is not None
-    assert (longer.token, longer.owner) == (first.token, first.owner)
-    assert longer.until > first.until
-    second = await kept.acquire("x", first.owner, over)
-    assert second is not None
-    assert second.token > first.token
-    assert await kept.renew(longer, _SOON) is None, "a lost lease was renewed"
-    await kept.release(longer)
-    assert await kept.renew(second, over) is not None, "over, but nobody took it"
-    third = await kept.acquire("x", "thief", _SOON)
-    assert third is not None
-    assert third.token > second.token
-    await kept.release(second)
-    assert await kept.acquire("x", first.owner, _SOON) is None, "a thief lost his lease"
-    await kept.release(third)
-    await kept.release(third)
-    assert await kept.renew(third, _SOON) is None, "a released lease was renewed"
-    fourth = await kept.acquire("x", first.owner, _SOON)
-    assert fourth is not None
-    assert fourth.token > third.token
 
 
 @_check

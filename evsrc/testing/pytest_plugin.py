@@ -1,10 +1,17 @@
-"""Give tests real PostgreSQL servers and databases, by two fixtures.
+"""Give tests stores of every kind, and real servers and databases for them.
+
+`evsrc_store` is an empty store; a test that asks for it runs once for each back end:
+those of `--evsrc-stores`, else of the ini option `evsrc_stores`, else all. It needs
+pytest-asyncio; `evsrc_open_store` is what opens such stores, in any framework, and
+`evsrc_back_end` the name of the back end in turn. Their codec is the fixture
+`evsrc_codec`, which you may override.
 
 `evsrc_postgres_url` is the DSN of a server that lives as long as the test run: that of
 `EVSRC_TEST_POSTGRES_URL`, else a private one (`servers`), which the workers of
-pytest-xdist share. `evsrc_postgres_database` is the DSN of a new, empty database on it.
-Where there is no server, tests that ask for one fail if the variable `CI` is set, and
-are skipped elsewhere.
+pytest-xdist share. `evsrc_postgres_database` is the DSN of a new, empty database on it,
+`evsrc_shared_database` that of one database for the whole run of a worker. Where there
+is no server, or no driver, tests that ask for one fail if the variable `CI` is set, and
+are skipped with the reason elsewhere.
 
 Every pytest session loads this module: it imports nothing that pytest has not.
 """
@@ -19,11 +26,55 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from . import BACK_ENDS
+
 if TYPE_CHECKING:
+    from ..core.codec import Codec
+    from .back_ends import OpenStore
     from .servers import SharedFolder
 
 _SHARED = "evsrc_postgres"
 _shared: pytest.StashKey[SharedFolder] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the back ends be chosen."""
+    about = "back ends that evsrc_store runs on, with commas; default: all"
+    parser.getgroup("evsrc").addoption("--evsrc-stores", help=about)
+    parser.addini("evsrc_stores", help=about, default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the fixtures that await, if there is something to run them."""
+    for name in _chosen(config):
+        if name not in BACK_ENDS:
+            known = ", ".join(BACK_ENDS)
+            raise pytest.UsageError(f"evsrc has no back end {name!r}; it has {known}")
+    if config.pluginmanager.hasplugin("asyncio"):
+        from . import fixtures  # noqa: PLC0415 - see above
+
+        config.pluginmanager.register(fixtures, "evsrc-fixtures")
+
+
+def _chosen(config: pytest.Config) -> set[str]:
+    said = config.getoption("--evsrc-stores") or config.getini("evsrc_stores")
+    return {name.strip() for name in said.split(",") if name.strip()}
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Deselect what runs on a back end that was not chosen."""
+    if not (chosen := _chosen(config)):
+        return
+    left_out: list[pytest.Item] = []
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if parameters.get("evsrc_back_end", "") not in {"", *chosen}:
+            left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -81,3 +132,49 @@ def evsrc_postgres_database(evsrc_postgres_url: str) -> Iterator[str]:
 
     with fresh_database(evsrc_postgres_url) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def evsrc_shared_database(evsrc_postgres_url: str) -> Iterator[str]:
+    """Give the DSN of a database for all tests; each store has a prefix of its own."""
+    if find_spec("asyncpg") is None:
+        _missing("asyncpg is not installed: pip install 'evsrc-py[postgresql]'")
+    from .databases import fresh_database  # noqa: PLC0415 - see above
+
+    with fresh_database(evsrc_postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(params=BACK_ENDS)
+def evsrc_back_end(request: pytest.FixtureRequest) -> str:
+    """Give the name of the back end in turn."""
+    from .back_ends import missing  # noqa: PLC0415 - see above
+
+    back_end: str = request.param
+    if reason := missing(back_end):
+        _missing(reason)
+    return back_end
+
+
+@pytest.fixture
+def evsrc_codec() -> Codec[Any]:
+    """Give the codec of the stores: that of the suites, unless you override this."""
+    from .conformance import CODEC  # noqa: PLC0415 - see above
+
+    return CODEC
+
+
+@pytest.fixture
+def evsrc_open_store(
+    evsrc_back_end: str,
+    evsrc_codec: Codec[Any],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> OpenStore:
+    """Give what opens the store of this test; await it; options go to the store."""
+    from .back_ends import opener, server_of  # noqa: PLC0415 - see above
+
+    url = ""
+    if server_of(evsrc_back_end) == "postgresql":
+        url = request.getfixturevalue("evsrc_shared_database")
+    return opener(evsrc_back_end, tmp_path, evsrc_codec, url=url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Coroutine, Generator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,7 +23,7 @@ from evsrc import (
     Write,
 )
 from evsrc.ports import EventStore
-from evsrc.testing import Fact
+from evsrc.testing import Fact, Work, cancel_everywhere
 from tests.conftest import OpenStore, prefix_of
 
 WRITER = Path(__file__).with_name("writer_process.py")
@@ -89,9 +89,11 @@ async def test_a3_one_of_a_hundred_tasks_wins(store: Store) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("back_end", ["sqlite", "postgresql", "postgresql-concurrent"])
+@pytest.mark.parametrize(
+    "evsrc_back_end", ["sqlite", "postgresql", "postgresql-concurrent"]
+)
 async def test_a3_one_of_eight_processes_wins(
-    back_end: str,
+    evsrc_back_end: str,
     open_store: OpenStore,
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -99,9 +101,9 @@ async def test_a3_one_of_eight_processes_wins(
     """Eight processes race for 30 versions of one stream: each has one winner."""
     versions = 30
     database, *more = str(tmp_path / "events.db"), str(versions)
-    if back_end != "sqlite":
+    if evsrc_back_end != "sqlite":
         database = request.getfixturevalue("shared_database")
-        ordering = "concurrent" if "concurrent" in back_end else "serial"
+        ordering = "concurrent" if "concurrent" in evsrc_back_end else "serial"
         more += [prefix_of(tmp_path), ordering]
     async with await open_store():
         pass
@@ -126,7 +128,7 @@ async def test_a3_one_of_eight_processes_wins(
     async with await open_store() as store:
         loaded = await store.load_events(StreamName("race", "one"))
         assert loaded.version == versions
-    print(f"A3 {back_end}: 8 processes, {versions} versions, {len(won)} winners")
+    print(f"A3 {evsrc_back_end}: 8 processes, {versions} versions, {len(won)} winners")
 
 
 async def test_a4_unknown_outcomes_are_resolved_by_repeating(store: Store) -> None:
@@ -182,55 +184,24 @@ async def test_a5_a_commit_of_many_judges_each_alone(store: Store) -> None:
     print("A5: 200 in one flight: 100 recorded, 50 conflicts, 50 duplicates")
 
 
-class Steps:
-    """Drive a coroutine, and throw CancelledError into it at its n-th suspension."""
-
-    def __init__(self, work: Coroutine[Any, Any, Any], n: int) -> None:
-        self.work, self.left, self.cut = work, n, False
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        waited_for: Any = None
-        try:
-            waited_for = self.work.send(None)
-            while True:
-                self.left -= 1
-                if self.left < 0:
-                    self.cut = True
-                    if waited_for is not None:
-                        waited_for._asyncio_future_blocking = False
-                        waited_for.cancel()
-                    return self.work.throw(asyncio.CancelledError())
-                waited_for = self.work.send((yield waited_for))
-        except StopIteration as done:
-            return done.value
-
-
 async def test_a6_cancelling_at_every_await_leaves_all_or_nothing(store: Store) -> None:
     """An append cancelled at its n-th await, for every n, is there wholly or not."""
-    n = 0
-    while True:
-        stream = StreamName("await", str(n))
-        work = store.append(
-            Write(stream, facts(1, 2), NO_STREAM),
-            Write(StreamName("await", f"{n}-second"), facts(3), NO_STREAM),
+    both = (0, 0)
+
+    async def trial(n: int) -> AsyncGenerator[Work, None]:
+        nonlocal both
+        streams = StreamName("await", str(n)), StreamName("await", f"{n}-second")
+        yield store.append(
+            Write(streams[0], facts(1, 2), NO_STREAM),
+            Write(streams[1], facts(3), NO_STREAM),
         )
-        steps = Steps(work, n)  # type: ignore[arg-type]
-        try:
-            await steps
-        except asyncio.CancelledError:
-            assert steps.cut
-        after = await store.append(
-            Write(StreamName("after", str(n)), facts(1), NO_STREAM)
-        )
-        assert isinstance(after, Appended)
-        both = (
-            (await store.load_events(stream)).version,
-            (await store.load_events(StreamName("await", f"{n}-second"))).version,
-        )
+        after = Write(StreamName("after", str(n)), facts(1), NO_STREAM)
+        assert isinstance(await store.append(after), Appended)
+        first, second = [(await store.load_events(each)).version for each in streams]
+        both = (first, second)
         assert both in ((0, 0), (2, 1))
-        if not steps.cut:
-            break
-        n += 1
+
+    cuts = await cancel_everywhere(trial)
     assert both == (2, 1)
     assert await store.verify() == ()
-    print(f"A6: cancelled at each of {n} awaits")
+    print(f"A6: cancelled at each of {cuts} awaits")

@@ -115,7 +115,7 @@ class FactWithMore(Struct, frozen=True):
 
 
 async def test_r4_news_never_stop_a_reader(
-    open_store: OpenStore, back_end: str
+    open_store: OpenStore, evsrc_back_end: str
 ) -> None:
     """Unknown types and fields of a newer writer are read: as Opaque, and ignored."""
     newer: Any = json_codec({"fact": FactWithMore, "invented-later": Note})
@@ -125,7 +125,7 @@ async def test_r4_news_never_stop_a_reader(
         NewEvent(Note("?"), uuid4()),
         NewEvent(FactWithMore(2), uuid4()),
     ]
-    if "memory" in back_end:  # these end with their process
+    if "memory" in evsrc_back_end:  # these end with their process
         known = CODEC.decode("fact", newer.encode(events[0].event))
         assert known == Fact(1)
         assert isinstance(CODEC.decode("invented-later", b"{}"), Opaque)

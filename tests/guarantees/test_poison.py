@@ -438,7 +438,7 @@ async def test_many_poison_events_among_many(open_store: OpenStore) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("back_end", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("evsrc_back_end", ["sqlite", "postgresql"])
 async def test_a_thousand_poison_events_among_a_hundred_thousand(
     open_store: OpenStore,
 ) -> None:

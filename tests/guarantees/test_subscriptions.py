@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -26,9 +26,12 @@ from evsrc import (
     subscribe,
 )
 from evsrc.core.errors import CheckpointAheadError, SubscriptionError
+from evsrc.core.snapshot import Snapshotting, every
+from evsrc.core.view import View
 from evsrc.ports import Checkpoint, EventStore, SaveCheckpoint
 from evsrc.runtime.delivery import Parked, Progress, State
-from evsrc.testing import Fact
+from evsrc.runtime.project import project
+from evsrc.testing import Deafen, Fact, Fault, Trap, Work, fail_everywhere, faulty
 from tests.conftest import OpenStore
 
 Store = EventStore[Any]
@@ -46,81 +49,41 @@ class Crash(BaseException):
     """The process ends here."""
 
 
-class CrashPlan:
-    """Crash in the n-th call of anything the loop awaits, before or after its effect."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-        self.crashed = False
-
-    async def around(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        for when in ("before", "after"):
-            self.left -= 1
-            if self.left == 0:
-                self.crashed = True
-                raise Crash(when)
-            if when == "before":
-                result = await call()
-        return result
-
-    def over(self, store: Store) -> Store:
-        kept = store.checkpoints
-        return replace(
-            store,
-            read_all=lambda *a, **k: self.around(lambda: store.read_all(*a, **k)),
-            head=lambda: self.around(store.head),
-            changed=lambda *a, **k: self.around(lambda: store.changed(*a, **k)),
-            checkpoints=replace(
-                kept,
-                load=lambda name: self.around(lambda: kept.load(name)),
-                save=lambda change: self.around(lambda: kept.save(change)),
-            ),
-        )
-
-
 async def test_s1_a_crash_at_every_await_loses_nothing(store: Store) -> None:
-    """For each n the loop crashes at its n-th await; restarts handle all, in order."""
+    """For each n the loop crashes at its n-th step; restarts handle all, in order."""
     await fill(store, 40)
     log = [r.position for r in (await store.read_all()).events]
-    crashes, at = 0, 1
-    while True:
-        name, handled = f"crash-{at}", []
 
-        async def deliver(
-            plan: CrashPlan, name: str = name, handled: Any = handled
-        ) -> None:
-            async def handle(recorded: Any) -> None:
-                await plan.around(lambda: note(handled, recorded.position))
+    async def deliver(trap: Trap, name: str, handled: list[int]) -> None:
+        async def handle(recorded: Any) -> None:
+            await trap.step(lambda: note(handled, recorded.position))
 
-            delivery: Delivery[Any] = Delivery(page=7)
-            subscription = subscribe(plan.over(store), name, handle, delivery)
-            subscription.start()
-            task = subscription._task
-            assert task is not None
-            reached = asyncio.create_task(subscription.wait_for(log[-1], SOON))
-            await asyncio.wait([task, reached], return_when=asyncio.FIRST_COMPLETED)
-            reached.cancel()
-            if not task.done():
-                await subscription.stop(SOON)
-            await asyncio.wait([task, reached])
-            if task.done() and task.exception() is not None:
-                raise Crash
+        delivery: Delivery[Any] = Delivery(page=7)
+        subscription = subscribe(trap.over(store), name, handle, delivery)
+        subscription.start()
+        task = subscription._task
+        assert task is not None
+        reached = asyncio.create_task(subscription.wait_for(log[-1], SOON))
+        await asyncio.wait([task, reached], return_when=asyncio.FIRST_COMPLETED)
+        reached.cancel()
+        if not task.done():
+            await subscription.stop(SOON)
+        await asyncio.wait([task, reached])
+        await task
 
-        plan = CrashPlan(at)
-        try:
-            await deliver(plan)
-        except Crash:
+    async def trial(trap: Trap) -> AsyncGenerator[Work, None]:
+        name, handled = f"crash-{trap.n}", list[int]()
+        yield deliver(trap, name, handled)
+        if trap.sprung:
             saved = await store.checkpoints.load(name)
             assert set(log[: (saved.position if saved else 0)]) <= set(handled)
-            await deliver(CrashPlan(0))
+            await deliver(trap, name, handled)
         assert sorted(set(handled)) == log
         assert in_order_but_for_one_repetition(handled)
-        saved = await store.checkpoints.load(name)
-        assert saved == Checkpoint(name, log[-1])
-        if not plan.crashed:
-            break
-        crashes, at = crashes + 1, at + 1
-    print(f"S1: crashed at each of {crashes} awaits, 0 lost")
+        assert await store.checkpoints.load(name) == Checkpoint(name, log[-1])
+
+    crashes = await fail_everywhere(trial, error=Crash)
+    print(f"S1: crashed at each of {crashes} steps, 0 lost")
     assert crashes > 80
 
 
@@ -193,19 +156,13 @@ async def test_s4_parked_events_are_kept_and_the_rest_is_handled(store: Store) -
 
 async def test_s3_lost_wake_ups_cost_latency_only(store: Store) -> None:
     """With every wake-up lost, events arrive within the poll interval."""
-    asked: list[timedelta] = []
-
-    async def deaf(_: int, *, timeout: timedelta) -> None:
-        asked.append(timeout)
-        await asyncio.sleep(timeout.total_seconds())
-
     handled: list[int] = []
 
     async def handle(recorded: Any) -> None:
         handled.append(recorded.event.n)
 
     poll = timedelta(milliseconds=50)
-    silent = replace(store, changed=deaf)
+    silent = faulty(store, [Fault("changed", 1, Deafen())])
     loop = asyncio.get_running_loop()
     async with subscribe(silent, "deaf", handle, Delivery(poll=poll)) as subscription:
         await subscription.caught_up(SOON)
@@ -217,7 +174,6 @@ async def test_s3_lost_wake_ups_cost_latency_only(store: Store) -> None:
             await subscription.wait_for(outcome.position, SOON)
             assert loop.time() - started < 5
     assert handled == list(range(5))
-    assert set(asked) == {poll}
 
 
 async def test_s5_a_dead_subscriber_disturbs_nobody(store: Store) -> None:
@@ -461,3 +417,18 @@ async def test_a_log_that_lost_its_end_is_noticed(store: EventStore[Any]) -> Non
             await reading.wait_for(only.position + 8)
         assert isinstance(reading.error, CheckpointAheadError)
         assert reading.error.head == only.position
+
+
+async def test_a_projection_without_its_checkpoint_is_folded_anew(store: Store) -> None:
+    """When only half of it was deleted, a read model is rebuilt; it is not stuck."""
+    await fill(store, 10)
+    count: View[int, Any] = View(0, lambda n, _: n + 1)
+    keep = Snapshotting(dump=lambda n: str(n).encode(), load=int, due=every(1))
+    for half in (store.checkpoints, store.snapshots, None):
+        async with project(store, "n", count, keep) as projection:
+            await projection.subscription.caught_up(SOON)
+        assert await store.checkpoints.load("n") == Checkpoint("n", await store.head())
+        if half is not None:
+            await half.delete("n")
+        await fill(store, 10)
+    assert projection.state == 30

@@ -1,0 +1,78 @@
+"""Open a store of any kind for a test, in a place of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeAlias
+from zlib import crc32
+
+from ..core.codec import Codec
+from ..ports import EventStore
+from ..stores.memory import memory_store
+from ..stores.sqlite import sqlite_store
+from . import BACK_ENDS
+
+OpenStore: TypeAlias = Callable[..., Awaitable[EventStore[Any]]]
+"""`await open_store(codec=..., **options)`: called again, it opens the same store."""
+
+
+def server_of(back_end: str) -> str | None:
+    """Name the server that a back end needs; None: none.
+
+    >>> server_of("postgresql-concurrent"), server_of("sqlite-memory")
+    ('postgresql', None)
+    """
+    return "postgresql" if back_end.startswith("postgresql") else None
+
+
+def missing(back_end: str) -> str | None:
+    """Say why a back end cannot run here for want of a driver; None: it can."""
+    if server_of(back_end) == "postgresql" and find_spec("asyncpg") is None:
+        return "asyncpg is not installed: pip install 'evsrc-py[postgresql]'"
+    return None
+
+
+def prefix_of(folder: Path) -> str:
+    """Give the prefix of the store of one folder, in a database that many share."""
+    return f"t{crc32(str(folder).encode()):08x}"
+
+
+def opener(
+    back_end: str, folder: Path, codec: Codec[Any], *, url: str = ""
+) -> OpenStore:
+    """Give the function that opens a store of one kind; one folder is one store.
+
+    Args:
+        back_end: one of `BACK_ENDS`.
+        folder: where its file is, or what its tables are named after.
+        codec: of its events, unless `open_store` is given another.
+        url: the DSN of a database, for those that need a server.
+    """
+    known = codec
+
+    async def open_store(
+        codec: Codec[Any] | None = None, **options: Any
+    ) -> EventStore[Any]:
+        codec = known if codec is None else codec
+        match back_end:
+            case "memory":
+                return memory_store(codec, **options)
+            case "sqlite":
+                return await sqlite_store(folder / "events.db", codec, **options)
+            case "sqlite-memory":
+                return await sqlite_store(":memory:", codec, **options)
+            case "postgresql" | "postgresql-concurrent":
+                from ..stores.postgresql import (  # noqa: PLC0415 - brings its driver
+                    postgresql_store,
+                )
+
+                concurrent = back_end.endswith("-concurrent")
+                ordering: Any = "concurrent" if concurrent else "serial"
+                options = {"prefix": prefix_of(folder), "ordering": ordering} | options
+                return await postgresql_store(url, codec, **options)
+            case _:
+                raise ValueError(f"{back_end!r} is none of {', '.join(BACK_ENDS)}")
+
+    return open_store
