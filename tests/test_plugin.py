@@ -70,7 +70,7 @@ def test_unknown_back_ends_are_refused(inner: Inner) -> None:
     """A name that means nothing is an error that lists those that do."""
     result = inner(TESTS, "--evsrc-stores=memory,oracle")
     assert result.ret != 0
-    result.stdout.fnmatch_lines(["*no back end 'oracle'; it has memory, sqlite,*"])
+    result.stderr.fnmatch_lines(["*no back end 'oracle'; it has memory, sqlite,*"])
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("", "skipped"), ("true", "errors")])
@@ -89,6 +89,20 @@ def test_what_cannot_run_says_why(
     result = inner(TESTS, "--evsrc-stores=memory,postgresql")
     result.assert_outcomes(passed=1, **{outcome: 1})
     result.stdout.fnmatch_lines(["*asyncpg is not installed*"])
+
+
+def test_a_module_may_say_itself_which(inner: Inner) -> None:
+    """A fixture of the module's own takes the place of the plugin's."""
+    own = """
+import pytest
+
+@pytest.fixture(params=["sqlite", "memory"])
+def evsrc_back_end(request):
+    return request.param
+"""
+    inner(own + TESTS).assert_outcomes(passed=2)
+    result = inner(own + TESTS, "--evsrc-stores=memory")
+    result.assert_outcomes(passed=1, deselected=1)
 
 
 def test_a_test_may_say_itself_which(inner: Inner) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         record,
         recorded_events,
     )
-    from .back_ends import BACK_ENDS, OpenStore
+    from .back_ends import OpenStore
     from .buses import BUS_EVENTS, bus_checks
     from .clock import StuckError, run_virtually
     from .conformance import CODEC, Check, Fact, Note, store_checks
@@ -110,7 +110,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BACK_ENDS": ".back_ends",
     "BUS_EVENTS": ".buses",
     "Cancel": ".faults",
     "Chaos": ".world",
@@ -155,6 +154,16 @@ _HOMES = {
     "snapshot_checks": ".records",
     "start_postgres": ".servers",
 }
+
+
+BACK_ENDS = (
+    "memory",
+    "sqlite",
+    "sqlite-memory",
+    "postgresql",
+    "postgresql-concurrent",
+)
+"""The kinds of stores that tests can have."""
 
 
 def __getattr__(name: str) -> Any:

@@ -5,25 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 from zlib import crc32
 
 from ..core.codec import Codec
 from ..ports import EventStore
 from ..stores.memory import memory_store
 from ..stores.sqlite import sqlite_store
+from . import BACK_ENDS
 
 OpenStore: TypeAlias = Callable[..., Awaitable[EventStore[Any]]]
 """`await open_store(codec=..., **options)`: called again, it opens the same store."""
-
-BACK_ENDS: Final = (
-    "memory",
-    "sqlite",
-    "sqlite-memory",
-    "postgresql",
-    "postgresql-concurrent",
-)
-"""The kinds of stores; those whose name has a first part in common share a server."""
 
 
 def server_of(back_end: str) -> str | None:

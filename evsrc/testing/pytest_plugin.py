@@ -1,7 +1,7 @@
 """Give tests stores of every kind, and real servers and databases for them.
 
 `evsrc_store` is an empty store; a test that asks for it runs once for each back end:
-those of `--evsrc-stores` or of the ini option `evsrc_stores`, else all. It needs
+those of `--evsrc-stores`, else of the ini option `evsrc_stores`, else all. It needs
 pytest-asyncio; `evsrc_open_store` is what opens such stores, in any framework, and
 `evsrc_back_end` the name of the back end in turn. Their codec is the fixture
 `evsrc_codec`, which you may override.
@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from . import BACK_ENDS
+
 if TYPE_CHECKING:
     from ..core.codec import Codec
     from .back_ends import OpenStore
@@ -44,33 +46,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Add the fixtures that await, if there is something to run them."""
+    for name in _chosen(config):
+        if name not in BACK_ENDS:
+            known = ", ".join(BACK_ENDS)
+            raise pytest.UsageError(f"evsrc has no back end {name!r}; it has {known}")
     if config.pluginmanager.hasplugin("asyncio"):
         from . import fixtures  # noqa: PLC0415 - see above
 
         config.pluginmanager.register(fixtures, "evsrc-fixtures")
 
 
-def _chosen(config: pytest.Config) -> tuple[str, ...]:
-    from .back_ends import BACK_ENDS  # noqa: PLC0415 - see above
-
+def _chosen(config: pytest.Config) -> set[str]:
     said = config.getoption("--evsrc-stores") or config.getini("evsrc_stores")
-    chosen = tuple(name.strip() for name in said.split(",") if name.strip())
-    for name in chosen:
-        if name not in BACK_ENDS:
-            known = ", ".join(BACK_ENDS)
-            raise pytest.UsageError(f"evsrc has no back end {name!r}; it has {known}")
-    return chosen or BACK_ENDS
+    return {name.strip() for name in said.split(",") if name.strip()}
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for a store once for each back end."""
-    if "evsrc_back_end" not in metafunc.fixturenames:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Deselect what runs on a back end that was not chosen."""
+    if not (chosen := _chosen(config)):
         return
-    for mark in metafunc.definition.iter_markers("parametrize"):
-        names = mark.args[0] if mark.args else mark.kwargs["argnames"]
-        if "evsrc_back_end" in (names.split(",") if isinstance(names, str) else names):
-            return  # the test says itself which
-    metafunc.parametrize("evsrc_back_end", _chosen(metafunc.config), indirect=True)
+    left_out: list[pytest.Item] = []
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if parameters.get("evsrc_back_end", "") not in {"", *chosen}:
+            left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -141,7 +145,7 @@ def evsrc_shared_database(evsrc_postgres_url: str) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
+@pytest.fixture(params=BACK_ENDS)
 def evsrc_back_end(request: pytest.FixtureRequest) -> str:
     """Give the name of the back end in turn."""
     from .back_ends import missing  # noqa: PLC0415 - see above
