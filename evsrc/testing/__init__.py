@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .back_ends import OpenStore
     from .buses import BUS_EVENTS, bus_checks
     from .clock import StuckError, run_virtually
-    from .conformance import CODEC, Check, Fact, Note, store_checks
+    from .conformance import CODEC, Check, Fact, Marked, Note, Tagged
     from .databases import fresh_database
     from .exhaustive import (
         InjectedError,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         start_postgres,
     )
     from .simulation import Run, SimulationError, simulate, simulations
+    from .suite import store_checks
     from .worker import Worker
     from .world import Chaos, World
 
@@ -73,6 +74,7 @@ __all__ = [
     "Fault",
     "InjectedError",
     "LoseReply",
+    "Marked",
     "Note",
     "OpenStore",
     "PostgresNotFoundError",
@@ -81,6 +83,7 @@ __all__ = [
     "Run",
     "SimulationError",
     "StuckError",
+    "Tagged",
     "Trap",
     "Work",
     "Worker",
@@ -153,6 +156,7 @@ _HOMES = {
     "simulations": ".simulation",
     "snapshot_checks": ".records",
     "start_postgres": ".servers",
+    "store_checks": ".suite",
 }
 
 

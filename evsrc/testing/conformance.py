@@ -54,12 +54,6 @@ from ..ports import (
     SaveSnapshot,
     Write,
 )
-from .records import (
-    checkpoint_checks,
-    dead_letter_checks,
-    lease_checks,
-    snapshot_checks,
-)
 from .records import letter as _letter
 from .records import refuses as _refuses
 
@@ -77,13 +71,30 @@ class Note(Struct, frozen=True):
     text: str
 
 
+class Tagged(Struct, frozen=True):
+    """An event of the suite that has tags."""
+
+    n: int
+    tags: tuple[str, ...] = ()
+
+
+class Marked(Struct, frozen=True):
+    """Another one."""
+
+    n: int
+    tags: tuple[str, ...] = ()
+
+
 class Stranger(Struct, frozen=True):
     """An event that the suite's codec does not know."""
 
     n: int
 
 
-CODEC: Final[Codec[Any]] = json_codec({"fact": Fact, "note": Note})
+CODEC: Final[Codec[Any]] = json_codec(
+    {"fact": Fact, "note": Note, "tagged": Tagged, "marked": Marked},
+    tags={Tagged: lambda event: event.tags, Marked: lambda event: event.tags},
+)
 """The codec that stores under test are made with."""
 
 Store: TypeAlias = EventStore[Any]
@@ -735,21 +746,5 @@ async def closes(store: Store) -> None:
     await store.close()
 
 
-def _on(record: str, check: Callable[[Any], Awaitable[None]]) -> Check:
-    """Run the check of a record on that of a store."""
-
-    async def run(store: Store) -> None:
-        await check(getattr(store, record))
-
-    run.__name__, run.__doc__ = check.__name__, check.__doc__
-    return run
-
-
-store_checks: Final[tuple[Check, ...]] = (
-    *_checks,
-    *(_on("checkpoints", check) for check in checkpoint_checks),
-    *(_on("snapshots", check) for check in snapshot_checks),
-    *(_on("dead_letters", check) for check in dead_letter_checks),
-    *(_on("leases", check) for check in lease_checks),
-)
-"""All checks; each takes a fresh store."""
+checks: Final[tuple[Check, ...]] = tuple(_checks)
+"""The checks of this module; `evsrc.testing.store_checks` are all."""
