@@ -88,10 +88,10 @@ PLANTS: list[tuple[Callable[[World], Any], str, Defect]] = [
     (bank, "I5: the page after", Defect(
         "head read after rows",
         lambda: memory_store().read_all.__func__,  # type: ignore[attr-defined]
-        "    full = len(events) == limit\n",
+        "    events = self.index.after(query, after, limit)\n",
+        "    events = self.index.after(query, after, limit)\n"
         "    await __import__('asyncio').sleep(0.01)\n"
-        "    head = len(self.log)\n"
-        "    full = len(events) == limit\n",
+        "    head = len(self.log)\n",
     )),
 ]  # fmt: skip
 

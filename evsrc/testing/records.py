@@ -150,7 +150,7 @@ async def forgets_snapshots(kept: Snapshots) -> None:
 # Dead letters.
 
 
-async def lists_the_oldest_letters_first(kept: DeadLetters) -> None:
+async def keeps_dead_letters(kept: DeadLetters) -> None:
     """A dead letter comes back as it was stored last; the oldest are listed first."""
     letters = [letter(n) for n in (3, 1, 2)]
     assert await kept.get("reader", letters[0].event_id) is None
@@ -174,7 +174,7 @@ async def lists_the_oldest_letters_first(kept: DeadLetters) -> None:
     assert await kept.list(status="retrying") == ()
 
 
-async def changes_letters_once(kept: DeadLetters) -> None:
+async def changes_dead_letters_once(kept: DeadLetters) -> None:
     """Of many that take one letter one gets it; a new failure is not overwritten."""
     first = letter(1)
     await kept.save(SaveDeadLetter(first))
@@ -196,7 +196,7 @@ async def changes_letters_once(kept: DeadLetters) -> None:
 # Leases.
 
 
-async def leases_to_one(kept: Leases) -> None:
+async def leases_to_one_at_a_time(kept: Leases) -> None:
     """One of many gets a lease; it can be renewed, released, and taken when over."""
     over = timedelta(0)
     won = await asyncio.gather(*(kept.acquire("x", str(n), _SOON) for n in range(9)))
@@ -241,9 +241,9 @@ snapshot_checks: Final[tuple[SnapshotCheck, ...]] = (
 )
 """Each takes fresh `Snapshots`."""
 dead_letter_checks: Final[tuple[DeadLetterCheck, ...]] = (
-    lists_the_oldest_letters_first,
-    changes_letters_once,
+    keeps_dead_letters,
+    changes_dead_letters_once,
 )
 """Each takes fresh `DeadLetters`."""
-lease_checks: Final[tuple[LeaseCheck, ...]] = (leases_to_one,)
+lease_checks: Final[tuple[LeaseCheck, ...]] = (leases_to_one_at_a_time,)
 """Each takes fresh `Leases`, whose clock is that of the test."""

@@ -235,7 +235,9 @@ class Worker:
             return after
 
         noting = View(view.initial, noted)
-        definition = ViewProjection(name, noting, keep, delivery.query)
+        definition = ViewProjection(
+            name=name, view=noting, keep=keep, query=delivery.query
+        )
         projection = project(self.store, definition, delivery)
         await self._follow(projection.subscription)
 

@@ -281,7 +281,7 @@ class World:
                 self._appended(who, result, call.keywords.get("also", ()))
             case "append", Conflict():
                 self.note(who, f"append to '{result.stream}' conflicts")
-            case "read_all", _:
+            case "read_all", _ if not call.keywords.get("backward"):
                 query = (*call.args, call.keywords.get("query", "all"))[0]
                 read = Read(query, call.keywords.get("after", 0), result)
                 self.history.reads.append(read)
