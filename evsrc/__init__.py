@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         SubscriptionError,
         SubscriptionStateError,
         UnhandledEventError,
+        UpcasterError,
     )
     from .core.errors import (
         EvsrcError as EventSourceError,
@@ -98,6 +99,11 @@ if TYPE_CHECKING:
         Snapshotting,
         every,
         json_snapshots,
+    )
+    from .core.upcast import (
+        Chain,
+        Upcaster,
+        chain,
     )
     from .core.view import (
         View,
@@ -276,6 +282,7 @@ _HOMES = {
     "SubscriptionError": "core.errors",
     "SubscriptionStateError": "core.errors",
     "UnhandledEventError": "core.errors",
+    "UpcasterError": "core.errors",
     "Metadata": "core.event",
     "NO_METADATA": "core.event",
     "NewEvent": "core.event",
@@ -298,6 +305,9 @@ _HOMES = {
     "Snapshotting": "core.snapshot",
     "every": "core.snapshot",
     "json_snapshots": "core.snapshot",
+    "Chain": "core.upcast",
+    "Upcaster": "core.upcast",
+    "chain": "core.upcast",
     "View": "core.view",
     "merge": "core.view",
     "AggregateRoot": "facade.aggregate",
@@ -394,6 +404,7 @@ __all__ = [
     "AppendOutcomeUnknownError",
     "AppendResult",
     "Appended",
+    "Chain",
     "Checkpoint",
     "CheckpointAheadError",
     "CheckpointData",
@@ -497,11 +508,14 @@ __all__ = [
     "SubscriptionStateError",
     "UnhandledEventError",
     "UnknownEvent",
+    "Upcaster",
+    "UpcasterError",
     "View",
     "Write",
     "__version__",
     "adapt",
     "both",
+    "chain",
     "dec_hook",
     "default_registry",
     "enc_hook",
