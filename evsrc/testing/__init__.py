@@ -1,4 +1,4 @@
-"""Test stores and domains: the suite every store must pass, and real servers for it.
+"""Test domains and stores: sentences, laws, machines, suites, and real servers.
 
 Each name is imported when it is first asked for: pytest loads `pytest_plugin`, and so
 this module, in every session.
@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .conformance import CODEC, Check, Fact, Note, store_checks
     from .databases import fresh_database
+    from .laws import (
+        LawBrokenError,
+        decider_laws,
+        upcaster_laws,
+        view_laws,
+    )
+    from .machines import InvariantBrokenError, decider_machine
     from .servers import (
         PostgresNotFoundError,
         PostgresServer,
@@ -17,28 +24,57 @@ if TYPE_CHECKING:
         find_postgres,
         start_postgres,
     )
+    from .specs import recorded, specs_of
+    from .store_machine import store_machine
+    from .strategies import commands_of, histories, states, values
 
 __all__ = [
     "CODEC",
     "Check",
     "Fact",
+    "InvariantBrokenError",
+    "LawBrokenError",
     "Note",
     "PostgresNotFoundError",
     "PostgresServer",
     "PostgresStartError",
+    "commands_of",
+    "decider_laws",
+    "decider_machine",
     "find_postgres",
     "fresh_database",
+    "histories",
+    "recorded",
+    "specs_of",
     "start_postgres",
+    "states",
     "store_checks",
+    "store_machine",
+    "upcaster_laws",
+    "values",
+    "view_laws",
 ]
 
 _HOMES = {
+    "InvariantBrokenError": ".machines",
+    "LawBrokenError": ".laws",
     "PostgresNotFoundError": ".servers",
     "PostgresServer": ".servers",
     "PostgresStartError": ".servers",
+    "commands_of": ".strategies",
+    "decider_laws": ".laws",
+    "decider_machine": ".machines",
     "find_postgres": ".servers",
     "fresh_database": ".databases",
+    "histories": ".strategies",
+    "recorded": ".specs",
+    "specs_of": ".specs",
     "start_postgres": ".servers",
+    "states": ".strategies",
+    "store_machine": ".store_machine",
+    "upcaster_laws": ".laws",
+    "values": ".strategies",
+    "view_laws": ".laws",
 }
 
 
