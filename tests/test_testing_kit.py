@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
 from typing import Annotated, Any, NewType
 from uuid import UUID
 
 import pytest
-from hypothesis import find, settings
+from hypothesis import Phase, find, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from msgspec import Meta, Struct
@@ -31,9 +34,21 @@ from docs.examples.tasks import (
     TaskReassigned,
     TaskState,
 )
-from evsrc import Decider, Metadata, Snapshotting, StreamName, View, chain, fold
+from evsrc import (
+    Decider,
+    EventStoreRecord,
+    Loaded,
+    Metadata,
+    Snapshotting,
+    StreamName,
+    View,
+    chain,
+    fold,
+    memory_store,
+)
 from evsrc.core.codec import Codec
 from evsrc.testing import (
+    CODEC,
     InvariantBrokenError,
     LawBrokenError,
     commands_of,
@@ -43,6 +58,7 @@ from evsrc.testing import (
     recorded,
     specs_of,
     states,
+    store_machine,
     upcaster_laws,
     values,
     view_laws,
@@ -371,6 +387,39 @@ def test_each_law_is_told_by_its_name(
     assert broken(decider_laws(decider, commands=DIGITS, **options)) == law
 
 
+class Hiding(Struct, frozen=True, eq=False):
+    """A state that looks equal when it is not: what hides shows with the next event."""
+
+    total: int = 0
+    step: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hiding) and other.total == self.total
+
+    def __hash__(self) -> int:
+        return self.total
+
+
+def test_what_looks_equal_is_found_by_what_follows() -> None:
+    """A snapshot that forgets what hides, and a fold that takes it from outside."""
+    steps: Decider[Any, Any, Any] = Decider(
+        echo, lambda s, e: Hiding(s.total + s.step, e), Hiding()
+    )
+    forgets: Snapshotting[Hiding] = Snapshotting(
+        lambda state: b"%d" % state.total, lambda stored: Hiding(int(stored))
+    )
+    decider_laws(steps, commands=DIGITS)()
+    law = broken(decider_laws(steps, commands=DIGITS, snapshots=forgets))
+    assert law == "snapshot plus tail is the full fold"
+    outside: Decider[Any, Any, Any] = Decider(
+        echo, lambda s, _: Hiding(s.total + s.step, next(COUNTER)), Hiding()
+    )
+    assert broken(decider_laws(outside, commands=DIGITS)) == "fold splits"
+
+
+COUNTER = count()
+
+
 def test_retried_commands_that_change_nothing_pass() -> None:
     """Once granted, the same again is empty."""
     once = listed(lambda s, c: [] if c in s else [c])
@@ -465,6 +514,23 @@ def test_a_mistake_is_found_by_a_machine() -> None:
     with pytest.raises(InvariantBrokenError, match="KeyError: 1") as found:
         run_state_machine_as_test(machine)
     assert found.value.commands == (1,)
+
+
+def test_a_store_that_differs_from_a_list_is_found() -> None:
+    """A store whose streams lose their second event is no list."""
+
+    async def broken_store(_: Path) -> EventStoreRecord[Any]:
+        store = memory_store(CODEC)
+
+        async def load_events(stream: StreamName, *, after: int = 0) -> Loaded[Any]:
+            loaded = await store.load_events(stream, after=after)
+            return Loaded(loaded.events[:1], loaded.version)
+
+        return dataclasses.replace(store, load_events=load_events)
+
+    found = settings(phases=[Phase.generate], database=None, derandomize=True)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(store_machine(broken_store), settings=found)
 
 
 def test_pytest_sessions_do_not_pay_for_hypothesis() -> None:

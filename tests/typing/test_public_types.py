@@ -14,6 +14,7 @@ from evsrc import (
     AggregateRoot,
     AggregateSnapshot,
     Appended,
+    Chain,
     Codec,
     Conflict,
     DeadLetter,
@@ -34,8 +35,10 @@ from evsrc import (
     SaveDeadLetter,
     SnapshotStore,
     StreamName,
+    Upcaster,
     View,
     Write,
+    chain,
     fold,
     handles,
     json_codec,
@@ -50,6 +53,8 @@ from evsrc import (
 )
 from evsrc.runtime.transact import Decided
 from evsrc.subscriptions import SubscriptionManager
+from evsrc.testing import decider_laws, decider_machine, specs_of
+from evsrc.testing.specs import Spec, ViewSpec
 
 
 class Added(Struct, frozen=True):
@@ -112,6 +117,26 @@ async def functional() -> None:
 
     async with subscribe(store, "x", handle) as subscription:
         await subscription.caught_up()
+
+
+def testing_kit() -> None:
+    given = specs_of(COUNTER)
+    assert_type(given(Added(1)), Spec[int, str, Event])
+    given(Added(1)).when("x").then(Added(1)).state(2)
+    given(Added(9)).when("x").rejected(ValueError, match="full")
+    seen: View[int, Event] = View(0, lambda n, _: n + 1)
+    assert_type(specs_of(seen)(Removed(1)), ViewSpec[int, Event])
+    laws: Callable[[], None] = decider_laws(COUNTER, codec=CODEC, retryable=str)
+    laws()
+    decider_machine(COUNTER, invariants=[lambda total, events: total >= len(events)])
+    steps: list[Upcaster] = [lambda body: {**body, "amount": 1}]
+    assert_type(chain(*steps), Chain)
+    json_codec({"added": Added}, upcasters={"added": chain(*steps)})
+
+
+def testing_classes() -> None:
+    given = specs_of(Task)
+    given().when(lambda task: task.create("x")).nothing()
 
 
 @register_event
