@@ -8,14 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._law import LawBrokenError
+    from .commands import commands_of, histories, states
     from .conformance import CODEC, Check, Fact, Note, store_checks
     from .databases import fresh_database
-    from .laws import (
-        LawBrokenError,
-        decider_laws,
-        upcaster_laws,
-        view_laws,
-    )
+    from .laws import decider_laws
     from .machines import InvariantBrokenError, decider_machine
     from .servers import (
         PostgresNotFoundError,
@@ -26,7 +23,9 @@ if TYPE_CHECKING:
     )
     from .specs import recorded, specs_of
     from .store_machine import store_machine
-    from .strategies import commands_of, histories, states, values
+    from .strategies import values
+    from .upcaster_laws import upcaster_laws
+    from .view_laws import view_laws
 
 __all__ = [
     "CODEC",
@@ -57,24 +56,24 @@ __all__ = [
 
 _HOMES = {
     "InvariantBrokenError": ".machines",
-    "LawBrokenError": ".laws",
+    "LawBrokenError": "._law",
     "PostgresNotFoundError": ".servers",
     "PostgresServer": ".servers",
     "PostgresStartError": ".servers",
-    "commands_of": ".strategies",
+    "commands_of": ".commands",
     "decider_laws": ".laws",
     "decider_machine": ".machines",
     "find_postgres": ".servers",
     "fresh_database": ".databases",
-    "histories": ".strategies",
+    "histories": ".commands",
     "recorded": ".specs",
     "specs_of": ".specs",
     "start_postgres": ".servers",
-    "states": ".strategies",
+    "states": ".commands",
     "store_machine": ".store_machine",
-    "upcaster_laws": ".laws",
+    "upcaster_laws": ".upcaster_laws",
     "values": ".strategies",
-    "view_laws": ".laws",
+    "view_laws": ".view_laws",
 }
 
 

@@ -17,8 +17,8 @@ from hypothesis.strategies import SearchStrategy
 from ..core.decider import fold
 from ._domain import Domain, attempt, domain_of
 from ._text import source
+from .commands import commands_of
 from .specs import Invariant, broken_by
-from .strategies import commands_of
 
 _INDENT: Final = " " * 4
 
