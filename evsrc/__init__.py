@@ -9,6 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .core.boundary import (
+        DecisionModel,
+        QueryDecider,
+        compose,
+    )
     from .core.codec import (
         Codec,
         Opaque,
@@ -82,8 +87,10 @@ if TYPE_CHECKING:
         ANY,
         NO_STREAM,
         STREAM_EXISTS,
+        AppendCondition,
         Query,
         QueryItem,
+        any_of,
         satisfies,
     )
     from .core.policy import (
@@ -289,6 +296,11 @@ _HOMES = {
     "Recorded": "core.event",
     "StreamName": "core.event",
     "ALL": "core.expectation",
+    "AppendCondition": "core.expectation",
+    "any_of": "core.expectation",
+    "DecisionModel": "core.boundary",
+    "QueryDecider": "core.boundary",
+    "compose": "core.boundary",
     "ANY": "core.expectation",
     "NO_STREAM": "core.expectation",
     "Query": "core.expectation",
@@ -401,6 +413,7 @@ __all__ = [
     "AggregateRoot",
     "AggregateSnapshot",
     "AggregateTypeMismatchError",
+    "AppendCondition",
     "AppendOutcomeUnknownError",
     "AppendResult",
     "Appended",
@@ -418,6 +431,7 @@ __all__ = [
     "DLQStats",
     "DeadLetter",
     "Decider",
+    "DecisionModel",
     "DeclarativeAggregate",
     "DeclarativeProjection",
     "Delivery",
@@ -471,6 +485,7 @@ __all__ = [
     "ProjectionError",
     "ProjectionFailureCount",
     "Query",
+    "QueryDecider",
     "QueryItem",
     "ReadDirection",
     "ReadOptions",
@@ -514,8 +529,10 @@ __all__ = [
     "Write",
     "__version__",
     "adapt",
+    "any_of",
     "both",
     "chain",
+    "compose",
     "dec_hook",
     "default_registry",
     "enc_hook",

@@ -31,11 +31,12 @@ class Write(Struct, Generic[E], frozen=True, gc=False):
     Args:
         stream: where to.
         events: what, in order; at least one.
-        expected: what the stream's version must be.
+        expected: what the stream's version must be, or the condition over the whole
+            log under which this is appended.
 
     Raises:
         EmptyAppendError: there are no events.
-        InvalidExpectedVersionError: *expected* is no version.
+        InvalidExpectedVersionError: *expected* is neither.
     """
 
     stream: StreamName
@@ -82,7 +83,15 @@ class Appended(Struct, frozen=True, gc=False):
 
 
 class Conflict(Struct, frozen=True):
-    """Nothing was written: *stream* was expected at *expected*, it is at *actual*."""
+    """Nothing was written: *stream* was expected at *expected*, it is at *actual*.
+
+    Args:
+        stream: where the refused write was to go.
+        expected: what it expected. Of an `AppendCondition` the part that did not hold:
+            its version, or (if that was right) the whole condition.
+        actual: the stream's version; for a condition, the position of an event that
+            stands against it.
+    """
 
     stream: StreamName
     expected: Expected
@@ -291,11 +300,20 @@ class LoadEvents(Protocol[E]):
 class ReadAll(Protocol[E]):
     """Read the log after a position, in order; a page and its head are one snapshot.
 
-    A reader that goes on at `Page.reached` misses nothing that is ever committed.
+    A reader that goes on at `Page.reached` misses nothing that is ever committed; the
+    end is where `reached` is `head`, not where a page has no events.
+
+    *backward* gives the events before *after* (START: from the end), newest first; it
+    has come to the beginning when `reached` is START.
     """
 
     async def __call__(
-        self, query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
+        self,
+        query: AnyQuery = ALL,
+        *,
+        after: int = START,
+        limit: int = 1000,
+        backward: bool = False,
     ) -> Page[E]:
         """Read up to *limit* events that match *query*."""
         ...

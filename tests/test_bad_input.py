@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 from msgspec import Struct
 
@@ -89,6 +90,21 @@ async def test_wrong_field_types_are_refused_with_their_path(
         assert await store.head() == 0
 
 
+@pytest.mark.parametrize("field", ["plain", "class", "größe", "\ufb01eld"])
+async def test_any_name_of_a_field_is_checked_on_every_append(
+    open_store: OpenStore, field: str
+) -> None:
+    """Also one that Python's source could not spell; also after a good event."""
+    kind = msgspec.defstruct("Odd", [(field, int)], frozen=True)
+    codec: Any = json_codec({"odd": kind})
+    async with await open_store(codec) as store:
+        for number in range(3):
+            await store.append(Write(STREAM, [new(kind(number))], ANY))
+        with pytest.raises(InvalidEventError, match=rf"Expected `int`.*\$.{field}"):
+            await store.append(Write(STREAM, [new(kind("1"))], ANY))
+        assert await store.head() == 3
+
+
 @pytest.mark.parametrize(
     "event", [Fact(1, "\ud800"), Fact(2**70)], ids=["surrogate", "huge"]
 )
@@ -106,7 +122,7 @@ async def test_values_that_json_cannot_hold_are_refused(
 async def test_unknown_event_classes_are_refused(store: EventStore[Any]) -> None:
     """The error names the class, and what is known."""
     with pytest.raises(
-        EventTypeNotFoundError, match="'Parts' is not registered.*fact, note"
+        EventTypeNotFoundError, match="'Parts' is not registered.*fact, marked, note"
     ):
         await store.append(Write(STREAM, [new(Parts())], ANY))
     assert await store.head() == 0
@@ -228,7 +244,7 @@ async def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
         db.execute("INSERT INTO evsrc_schema VALUES (99, 0)")
         db.commit()
     with pytest.raises(
-        SchemaError, match="schema version 99, this evsrc knows up to 2"
+        SchemaError, match="schema version 99, this evsrc knows up to 3"
     ):
         await sqlite_store(path, CODEC)
 

@@ -130,8 +130,8 @@ def forgets_ids(store: Store) -> Store:
 
 
 def stops_filtered_reads_early(store: Store) -> Store:
-    async def read_all(query: Any = "all", *, after: int = 0, limit: int = 1000) -> Any:
-        page = await store.read_all(query, after=after, limit=limit)
+    async def read_all(query: Any = "all", *, after: int = 0, **how: Any) -> Any:
+        page = await store.read_all(query, after=after, **how)
         if query == "all" or page.events:
             return page
         return Page((), after, page.head)
@@ -140,16 +140,16 @@ def stops_filtered_reads_early(store: Store) -> Store:
 
 
 def skips_at_page_ends(store: Store) -> Store:
-    async def read_all(query: Any = "all", *, after: int = 0, limit: int = 1000) -> Any:
-        page = await store.read_all(query, after=after, limit=limit)
+    async def read_all(query: Any = "all", *, after: int = 0, **how: Any) -> Any:
+        page = await store.read_all(query, after=after, **how)
         return Page(page.events, min(page.reached + 1, page.head), page.head)
 
     return replace(store, read_all=read_all)
 
 
 def takes_head_too_late(store: Store) -> Store:
-    async def read_all(query: Any = "all", *, after: int = 0, limit: int = 1000) -> Any:
-        page = await store.read_all(query, after=after, limit=limit)
+    async def read_all(query: Any = "all", *, after: int = 0, **how: Any) -> Any:
+        page = await store.read_all(query, after=after, **how)
         for _ in range(3):
             await asyncio.sleep(0)
         return Page(page.events, page.reached, await store.head())

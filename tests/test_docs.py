@@ -251,7 +251,7 @@ def test_examples_are_shown_with_their_output(example: Path) -> None:
     assert f"python {name_of(example)}\n" in [b.text for b in shown]
 
 
-RECORDS = ("checkpoint", "snapshot", "dead_letter", "lease")
+RECORDS = ("tag", "checkpoint", "snapshot", "dead_letter", "lease")
 WRITING = [
     check
     for check in store_checks

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
+from zlib import crc32
 
 import asyncpg
 import pytest
@@ -19,6 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from evsrc import (
     ANY,
     NO_STREAM,
+    STREAM_EXISTS,
+    AppendCondition,
     Appended,
     Conflict,
     DuplicateEventError,
@@ -37,9 +40,10 @@ from evsrc import (
     migration_sql,
     postgresql_store,
 )
+from evsrc.core.expectation import Expected
 from evsrc.ports import Checkpoint, EventStore
-from evsrc.stores.postgresql.schema import Names
-from evsrc.testing import CODEC, Fact, Note, start_postgres, store_checks
+from evsrc.stores.postgresql.schema import Names, Ordering
+from evsrc.testing import CODEC, Fact, Note, Tagged, start_postgres, store_checks
 from evsrc.testing.servers import PostgresServer
 from tests.facade_domain import REGISTRY, opened
 
@@ -350,6 +354,51 @@ async def test_appends_share_commits(
     assert seen in commits
 
 
+@pytest.mark.parametrize("odd", [None, "stale", "again", "taken"])
+async def test_lone_events_share_a_commit_and_are_judged_alone(
+    evsrc_postgres_database: str, odd: str | None
+) -> None:
+    """Single events of different streams are written as a set, unless one is odd."""
+    streams = [StreamName("s", str(n)) for n in range(8)]
+    expected = [ANY, STREAM_EXISTS, 1]
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        first = [write(n, stream=name, expected=0) for n, name in enumerate(streams)]
+        done = await asyncio.gather(*(store.append(each) for each in first))
+        start = max(one.position for one in done if isinstance(one, Appended))
+        second = [
+            write(n, stream=name, expected=expected[n % 3])
+            for n, name in enumerate(streams)
+        ]
+        odds = {
+            "stale": write(9, stream=streams[4], expected=0),
+            "again": first[4],
+            "taken": Write(streams[4], first[5].events, ANY),
+        }
+        if odd is not None:
+            second[4] = odds[odd]
+        found = await asyncio.gather(
+            *(store.append(each) for each in second), return_exceptions=True
+        )
+        kept = (await store.read_all(after=start)).events
+        assert await store.verify() == ()
+    match odd, found[4]:
+        case "stale", outcome:
+            assert outcome == Conflict(streams[4], 0, 1)
+        case "again", outcome:
+            assert outcome == Appended(done[4].placed, repeated=True)
+        case "taken", outcome:
+            assert isinstance(outcome, DuplicateEventError)
+        case _:
+            pass
+    placed = [
+        one.placed[0] for one in found if isinstance(one, Appended) and not one.repeated
+    ]
+    assert len(placed) == 8 - (odd is not None)
+    assert [(p.stream, p.version, p.last_position) for p in placed] == [
+        (recorded.stream, recorded.version, recorded.position) for recorded in kept
+    ]
+
+
 async def test_a_missing_driver_is_named() -> None:
     """Without asyncpg the error says which extra to install; the rest works."""
     script = (
@@ -546,6 +595,26 @@ def scans_whole_log(plan: Any) -> bool:
     return here or any(map(scans_whole_log, plan.values()))
 
 
+@pytest.mark.soak  # more than a gigabyte
+@pytest.mark.timeout(300)
+async def test_a_page_that_is_too_large_comes_in_pieces(
+    evsrc_postgres_database: str,
+) -> None:
+    """What the server cannot send as one page is read as several."""
+    size = 360 * 2**20
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        for _ in range(3):
+            note = NewEvent(Note("x" * size), uuid4())
+            await store.append(Write(STREAM, [note], ANY))
+        lengths: list[int] = []
+        after, head = 0, 1
+        while after < head:
+            page = await store.read_all(after=after)
+            lengths += [len(recorded.event.text) for recorded in page.events]
+            after, head = page.reached, page.head
+    assert lengths == [size] * 3
+
+
 # A replica.
 
 
@@ -677,3 +746,32 @@ async def test_the_options_of_the_facade_store(
     with pytest.raises(StoreUnavailableError, match="cannot be reached"):
         async with asyncio.timeout(5):
             await PostgreSQLEventStore(away, patience=timedelta(0)).initialize()
+
+
+@pytest.mark.parametrize("ordering", ["serial", "concurrent"])
+async def test_a_refused_append_is_not_noticed(
+    ordering: Ordering, evsrc_postgres_database: str
+) -> None:
+    """Others are told of what was written, and of nothing else."""
+    told: asyncio.Queue[str] = asyncio.Queue()
+    db = await asyncpg.connect(evsrc_postgres_database)
+    stream, query = StreamName("s", "1"), Query.of(tags=["x"])
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, ordering=ordering
+    ) as store:
+        channel = f"evsrc_{crc32(b'public.evsrc'):08x}"
+        await db.add_listener(channel, lambda *found: told.put_nowait(found[2]))
+
+        async def put(expected: Expected) -> Any:
+            new = [NewEvent(Tagged(1, ("x",)), uuid4())]
+            return await store.append(Write(stream, new, expected))
+
+        assert isinstance(await put(NO_STREAM), Appended)
+        await asyncio.wait_for(told.get(), 5)
+        for refused in (NO_STREAM, AppendCondition(query)):
+            assert isinstance(await put(refused), Conflict)
+        await store.changed(await store.head(), timeout=timedelta(seconds=0.3))
+        assert told.empty(), "a notice comes within milliseconds"
+        assert isinstance(await put(1), Appended)
+        await asyncio.wait_for(told.get(), 5)
+    await db.close()

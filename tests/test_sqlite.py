@@ -25,15 +25,17 @@ from evsrc import (
     Fence,
     Metadata,
     NewEvent,
+    Query,
     StreamName,
     Write,
     sqlite_store,
 )
 from evsrc.ports import Appended, EventStore, SaveCheckpoint, SaveDeadLetter
+from evsrc.stores.rows import number_crc
 from evsrc.stores.sqlite import reader, writer
 from evsrc.stores.sqlite import store as store_module
 from evsrc.stores.sqlite.schema import migrations, statements
-from evsrc.testing import CODEC, Fact
+from evsrc.testing import CODEC, Fact, Tagged
 
 STREAM = StreamName("s", "1")
 
@@ -46,6 +48,7 @@ async def test_people_can_read_the_file(tmp_path: Path) -> None:
     """The views show events, streams and checkpoints as text, JSON and ISO times."""
     path = tmp_path / "events.db"
     new = NewEvent(Fact(1, "é"), uuid4(), Metadata(actor_id="ann"))
+    tagged = [NewEvent(Tagged(1, ("b", "a")), uuid4())]
     letter = DeadLetter(
         subscription="reader",
         event_id=new.id,
@@ -65,9 +68,12 @@ async def test_people_can_read_the_file(tmp_path: Path) -> None:
         lease = await store.leases.acquire("reader", "me", timedelta(minutes=1))
         assert lease is not None
         recorded = (await store.read_all()).events[0]
+        await store.append(Write(STREAM, tagged, 1))
     with closing(sqlite3.connect(path)) as db:
+        (shown,) = db.execute("SELECT tags, metadata FROM events WHERE tags NOT NULL")
+        assert shown == ('["a","b"]', None)
         db.row_factory = sqlite3.Row
-        (event,) = db.execute("SELECT * FROM events").fetchall()
+        (event,) = db.execute("SELECT * FROM events WHERE tags IS NULL").fetchall()
         assert dict(event) == {
             "position": 1,
             "category": "s",
@@ -76,13 +82,14 @@ async def test_people_can_read_the_file(tmp_path: Path) -> None:
             "type": "fact",
             "data": '{"n":1,"text":"é"}',
             "metadata": '{"actor_id":"ann"}',
+            "tags": None,
             "recorded_at": recorded.recorded_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "event_id": str(new.id),
         }
         asked = "SELECT json_extract(data, '$.n') FROM events"
         assert db.execute(asked).fetchone()[0] == 1
         (stream,) = db.execute("SELECT * FROM streams").fetchall()
-        assert tuple(stream) == ("s", "1", 1)
+        assert tuple(stream) == ("s", "1", 2)
         (checkpoint,) = db.execute("SELECT name, position FROM checkpoints").fetchall()
         assert tuple(checkpoint) == ("reader", 1)
         (parked,) = db.execute("SELECT * FROM dead_letters").fetchall()
@@ -128,7 +135,7 @@ def test_migrations_are_what_was_released() -> None:
     """A released migration never changes: this is its text, by checksum."""
     from zlib import crc32
 
-    released = {1: 29854429, 2: 4146623288}
+    released = {1: 29854429, 2: 4146623288, 3: 2761893726}
     found = {version: crc32(text.encode()) for version, text in migrations().items()}
     assert found == released
     assert [statement.count(";") for statement in statements("a;\nb;\n")] == [1, 1]
@@ -141,7 +148,7 @@ async def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) 
         await store.append(Write(STREAM, facts(1), NO_STREAM))
     with closing(sqlite3.connect(path)) as db:
         made = "SELECT type, name FROM sqlite_master WHERE tbl_name LIKE ?"
-        for name in ("dead_letter", "lease"):
+        for name in ("dead_letter", "lease", "tag"):
             for kind, found in db.execute(made, (f"%{name}%",)).fetchall():
                 if kind in ("table", "view"):
                     db.execute(f"DROP {kind} {found}")
@@ -428,7 +435,7 @@ async def test_streams_and_names_are_learned_again(
 SCRIPT = """
 import asyncio, sys
 from evsrc import sqlite_store, NewEvent, Write, StreamName, ANY
-from evsrc.testing import CODEC, Fact
+from evsrc.testing import CODEC, Fact, Tagged
 from uuid import UUID, uuid4
 
 async def main():
@@ -487,3 +494,50 @@ async def test_a_bad_append_fails_alone(tmp_path: Path) -> None:
         assert isinstance(other, Appended)
         assert "too large" in str(bad)
         assert [e.n for e in (await store.load_events(STREAM)).events] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (
+            "DELETE FROM evsrc_tag WHERE tag IN (SELECT min(tag) FROM evsrc_tag)",
+            "not indexed",
+        ),
+        (
+            "UPDATE evsrc_tag SET tag = 7 WHERE tag IN (SELECT min(tag) FROM evsrc_tag)",
+            "not indexed",
+        ),
+        ("UPDATE evsrc_tag SET type = type + 1", "not indexed"),
+        ("INSERT INTO evsrc_tag VALUES (7, 1, 1)", "3 rows, not 2"),
+    ],
+)
+async def test_a_damaged_index_of_tags_is_reported(
+    damage: str, told: str, tmp_path: Path
+) -> None:
+    """No read can see what the index hides; `verify` does."""
+    path = tmp_path / "events.db"
+    async with await sqlite_store(path, CODEC) as store:
+        tagged = [NewEvent(Tagged(1, ("a", "b")), uuid4())]
+        await store.append(Write(STREAM, tagged, NO_STREAM))
+        assert await store.verify() == ()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(damage)
+        db.commit()
+    async with await sqlite_store(path, CODEC) as store:
+        (problem,) = await store.verify()
+        assert told in problem
+
+
+async def test_an_index_of_events_that_are_gone_is_damage(tmp_path: Path) -> None:
+    """A read by tag that comes upon nothing says so."""
+    path = tmp_path / "events.db"
+    async with await sqlite_store(path, CODEC) as store:
+        tagged = [NewEvent(Tagged(n, ("a",)), uuid4()) for n in (1, 2)]
+        await store.append(Write(STREAM, tagged, NO_STREAM))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("INSERT INTO evsrc_tag SELECT tag, type, 9 FROM evsrc_tag LIMIT 1")
+        db.execute("UPDATE evsrc_log SET head = 9, crc = ?", (number_crc("head", 9),))
+        db.commit()
+    async with await sqlite_store(path, CODEC) as store:
+        with pytest.raises(CorruptionError, match="index of tags"):
+            await store.read_all(Query.of(tags=["a"]))

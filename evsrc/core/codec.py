@@ -6,9 +6,10 @@ of declared types only: nothing in the data can name a class to import.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from keyword import iskeyword
 from typing import (
     Any,
     Final,
@@ -21,6 +22,7 @@ from typing import (
     get_args,
     get_origin,
 )
+from unicodedata import normalize
 
 import msgspec
 from msgspec import Struct, structs
@@ -33,7 +35,7 @@ from .errors import (
     SerializationError,
     UpcasterError,
 )
-from .event import E, StreamName
+from .event import NO_TAGS, E, StreamName, checked_tags
 from .upcast import SHAPE, Body, Chain
 
 EnvT = TypeVar("EnvT", covariant=True)
@@ -41,6 +43,8 @@ K = TypeVar("K")
 Hook: TypeAlias = Callable[[Any], Any]
 DecodeHook: TypeAlias = Callable[[type, Any], Any]
 Decode: TypeAlias = Callable[[bytes], Any]
+Tags: TypeAlias = Mapping[type, Callable[[Any], Iterable[str]]]
+"""For each class of events that has tags: its tags as a function of the event."""
 
 
 class Opaque(Struct, frozen=True):
@@ -80,6 +84,8 @@ class Codec(Generic[E]):
             instead of `decode`, and it must agree with it.
         decoder: a faster `decode` for one stored name, or None for that name; it may
             raise anything, `decode` then says what is wrong.
+        tags: an event's tags, checked (see `tagging`); None: no event has any.
+        names: the stored name of each class of events, as far as they are known.
     """
 
     name: Callable[[E], str]
@@ -87,6 +93,8 @@ class Codec(Generic[E]):
     decode: Callable[[str, bytes], E]
     restore: Restore[E] | None = None
     decoder: Callable[[str], Callable[[bytes], E] | None] | None = None
+    tags: Callable[[E], frozenset[str]] | None = None
+    names: Mapping[type, str] = field(default_factory=dict[type, str])
 
     def decode_all(
         self, kinds: Sequence[K], names: Mapping[K, str], data: Sequence[bytes]
@@ -195,13 +203,8 @@ def checker(
     """
     seen: set[tuple[type, ...]] = set()
     plain = _only_plain_fields(event_type, free)
-    as_tuple: Callable[[Any], tuple[object, ...]] = structs.astuple
 
-    def check(event: Any) -> str:
-        # from a list: neither a generator nor `map(type, ...)` is as fast
-        kinds = tuple([type(value) for value in as_tuple(event)])
-        if kinds in seen:
-            return name
+    def judge(event: Any) -> str:
         try:
             back = decode(encode(event))
         except Exception as error:
@@ -211,17 +214,31 @@ def checker(
             if difference is not None:
                 raise InvalidEventError(name, difference)
         if plain:
-            seen.add(kinds)
+            seen.add(tuple(map(type, structs.astuple(event))))
         return name
 
+    if not plain:
+        return judge
+    # spelled out for the class: a loop over the fields would take twice as long
+    kinds = "".join(f"type(event.{f})," for f in event_type.__struct_fields__)
+    check: Callable[[Any], str] = eval(  # noqa: S307 - identifiers of a class, no data
+        f"lambda event: name if ({kinds}) in seen else judge(event)",
+        {"name": name, "seen": seen, "judge": judge},
+    )
     return check
 
 
 def _only_plain_fields(event_type: type[Any], free: Collection[str]) -> bool:
     info = msgspec.inspect.type_info(event_type)
     return isinstance(info, msgspec.inspect.StructType) and all(
-        _is_plain(field.type) for field in info.fields if field.name not in free
+        _is_ordinary(each.name) and (each.name in free or _is_plain(each.type))
+        for each in info.fields
     )
+
+
+def _is_ordinary(field: str) -> bool:
+    """Tell whether the source text `event.field` would mean this field."""
+    return not iskeyword(field) and normalize("NFKC", field) == field
 
 
 def _is_plain(kind: msgspec.inspect.Type) -> bool:
@@ -234,10 +251,10 @@ def _is_plain(kind: msgspec.inspect.Type) -> bool:
 
 
 def _difference(event: Any, back: Any, free: Collection[str]) -> str | None:
-    for field in event.__struct_fields__:
-        given, read = getattr(event, field), getattr(back, field)
-        if given != read and field not in free:
-            return f"{given!r} would read back as {read!r} - at `$.{field}`"
+    for name in event.__struct_fields__:
+        given, read = getattr(event, name), getattr(back, name)
+        if given != read and name not in free:
+            return f"{given!r} would read back as {read!r} - at `$.{name}`"
     return None
 
 
@@ -251,6 +268,7 @@ def json_codec(  # noqa: C901 - three closures over one table
     unknown: Literal["opaque", "error"] = "opaque",
     enc_hook: Hook = enc_hook,
     dec_hook: DecodeHook = dec_hook,
+    tags: Tags | None = None,
 ) -> Codec[E]:
     """Make a codec that stores frozen msgspec structs as JSON.
 
@@ -265,12 +283,15 @@ def json_codec(  # noqa: C901 - three closures over one table
         enc_hook: value to plain data, for types that msgspec does not know; the default
             covers pyrsistent collections and pydantic models.
         dec_hook: the way back.
+        tags: for classes of events that have tags, their tags as a function of the
+            event; they are stored with the event and can be asked for by a `Query`.
 
     Raises:
         DuplicateEventTypeError: one class under two names (it could not be read back as
             what it was written).
         UpcasterError: an upcaster's name is not in *types*, or its class cannot carry
             the number of the shape: it is array_like, or has a field of that name.
+        EventTypeNotFoundError: tags for a class that is not in *types*.
     """
     encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
     plain: dict[str, Decode] = {
@@ -320,7 +341,28 @@ def json_codec(  # noqa: C901 - three closures over one table
             raise SerializationError(type, str(error)) from error
         return event
 
-    return Codec(name_of, encode_event, decode_event, decoder=decoders.get)
+    tags_of = None if tags is None else tagging(tags, names)
+    return Codec(
+        name_of, encode_event, decode_event, None, decoders.get, tags_of, names
+    )
+
+
+def tagging(tags: Tags, names: Mapping[type, str]) -> Callable[[Any], frozenset[str]]:
+    """Make the function that gives an event's tags, checked.
+
+    Raises:
+        EventTypeNotFoundError: tags for a class without a name.
+    """
+    for cls in tags:
+        if cls not in names:
+            raise EventTypeNotFoundError(cls.__qualname__, names.values())
+
+    def tags_of(event: Any) -> frozenset[str]:
+        cls: type[Any] = type(event)  # pyright: ignore[reportUnknownVariableType]
+        own = tags.get(cls)
+        return NO_TAGS if own is None else checked_tags(names[cls], own(event))
+
+    return tags_of
 
 
 def _head(name: str, types: Mapping[str, type[Any]], steps: Chain) -> bytes:
@@ -419,10 +461,12 @@ __all__ = [
     "Envelope",
     "Opaque",
     "Restore",
+    "Tags",
     "dec_hook",
     "enc_hook",
     "json_codec",
     "opaque_codec",
     "storable",
+    "tagging",
     "value_codec",
 ]

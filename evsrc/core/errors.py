@@ -62,8 +62,10 @@ class OptimisticLockError(EvsrcError):
 
     Args:
         stream: the stream (or, from the facade, the aggregate's id).
-        expected_version: the version the last attempt was based on.
-        actual_version: the version the stream really had.
+        expected_version: the version the last attempt was based on, or its
+            `AppendCondition`.
+        actual_version: the version the stream really had; for a condition, the position
+            of an event that stood against it.
         attempts: how many times the decision was made.
     """
 
@@ -76,10 +78,17 @@ class OptimisticLockError(EvsrcError):
         attempts: int = 1,
     ) -> None:
         times = "once" if attempts == 1 else f"{attempts} times"
-        super().__init__(
-            f"stream '{stream}' moved under us {times}: expected version "
-            f"{expected_version}, now at version {actual_version}"
-        )
+        if hasattr(expected_version, "query"):
+            told = (
+                f"what a write to stream '{stream}' was decided on changed {times}: "
+                f"expected {expected_version}, there is an event at {actual_version}"
+            )
+        else:
+            told = (
+                f"stream '{stream}' moved under us {times}: expected version "
+                f"{expected_version}, now at version {actual_version}"
+            )
+        super().__init__(told)
         self.stream = stream
         self.aggregate_id: Any = getattr(stream, "id", stream)
         self.expected_version = expected_version

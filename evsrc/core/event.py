@@ -6,7 +6,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from .errors import InvalidStreamError
+from .errors import InvalidEventError, InvalidStreamError
 
 E = TypeVar("E")
 
@@ -100,6 +100,70 @@ class Metadata(Struct, frozen=True, omit_defaults=True, rename={"extra": "metada
 NO_METADATA: Final = Metadata()
 _decode_metadata: Final = msgspec.json.Decoder(Metadata).decode
 
+NO_TAGS: Final[frozenset[str]] = frozenset()
+_LONGEST_TAG: Final = 65_536
+
+
+class _Tags(Struct, frozen=True):
+    tags: frozenset[str] = msgspec.field(name="$tags", default=NO_TAGS)
+
+
+_decode_tags: Final = msgspec.json.Decoder(_Tags).decode
+
+
+def with_tags(metadata: bytes | None, tags: frozenset[str]) -> bytes | None:
+    """Put *tags* into stored metadata, where nothing but `Recorded.tags` sees them.
+
+    >>> with_tags(b'{"actor_id":"ann"}', frozenset({"vip"}))
+    b'{"actor_id":"ann","$tags":["vip"]}'
+    """
+    if not tags:
+        return metadata
+    own = msgspec.json.encode({"$tags": sorted(tags)})
+    return own if metadata is None else metadata[:-1] + b"," + own[1:]
+
+
+def stored_tags(metadata: bytes | None) -> frozenset[str]:
+    """Give the tags in stored metadata.
+
+    >>> sorted(stored_tags(b'{"$tags":["vip","eu"]}'))
+    ['eu', 'vip']
+    """
+    if metadata is None or b'"$tags":' not in metadata:
+        return NO_TAGS
+    return _decode_tags(metadata).tags
+
+
+def checked_tags(type: str, tags: Iterable[str]) -> frozenset[str]:
+    """Give an event's tags as a set.
+
+    Raises:
+        InvalidEventError: one is not text, is longer than 65,536 bytes in UTF-8, or
+            holds a NUL or a lone surrogate (no database stores those).
+    """
+    if isinstance(tags, str):  # its characters would be taken for tags
+        raise InvalidEventError(type, f"tags are several, not the text {tags!r}")
+    found = frozenset(tags)
+    for tag in found:
+        problem = _problem_of(tag)
+        if problem is not None:
+            raise InvalidEventError(type, f"tag {tag!r:.200} {problem}")
+    return found
+
+
+def _problem_of(tag: object) -> str | None:
+    if not isinstance(tag, str):
+        return "is not a str"
+    if "\0" in tag:
+        return "holds a NUL"
+    try:
+        size = len(tag) if tag.isascii() else len(tag.encode())
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    if size > _LONGEST_TAG:
+        return f"has {size} bytes, {_LONGEST_TAG} are allowed"
+    return None
+
 
 class NewEvent(Struct, Generic[E], frozen=True, gc=False):
     """An event that is about to be recorded.
@@ -134,7 +198,8 @@ class Recorded(Struct, Generic[E], frozen=True, gc=False):
     """An event as the log holds it.
 
     `version` counts from 1 inside the stream; `position` is where the whole log has it.
-    Ids, metadata and times are kept as they were stored and converted when asked for.
+    Ids, metadata, tags and times are kept as they were stored and converted when asked
+    for.
     """
 
     event: E
@@ -145,6 +210,7 @@ class Recorded(Struct, Generic[E], frozen=True, gc=False):
     _id: UUID | bytes | int
     _metadata: Metadata | bytes | None
     _at: int
+    _tags: frozenset[str] = NO_TAGS
 
     @property
     def id(self) -> UUID:
@@ -162,6 +228,14 @@ class Recorded(Struct, Generic[E], frozen=True, gc=False):
                 return _decode_metadata(stored)
             case metadata:
                 return metadata
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """What the event was tagged with when it was recorded."""
+        stored = self._metadata
+        if isinstance(stored, bytes):
+            return stored_tags(stored)
+        return self._tags
 
     @property
     def recorded_at(self) -> datetime:

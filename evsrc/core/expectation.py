@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from enum import Enum
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
 from .errors import InvalidExpectedVersionError, InvalidQueryError
+from .event import NO_TAGS
 
 
 class Expect(Enum):
@@ -26,17 +28,17 @@ ANY: Final = Expect.ANY
 NO_STREAM: Final = Expect.NO_STREAM
 STREAM_EXISTS: Final = Expect.STREAM_EXISTS
 
-Expected: TypeAlias = int | Expect
+Version: TypeAlias = int | Expect
 """A version (the number of events in the stream), or one of the named expectations."""
 
 
 def check_expected(expected: object) -> None:
-    """Refuse what is not an expected version.
+    """Refuse what is neither an expected version nor an `AppendCondition`.
 
     Raises:
-        InvalidExpectedVersionError: not an int from 0 up, and not an `Expect`.
+        InvalidExpectedVersionError: not an int from 0 up, nor one of those.
     """
-    if isinstance(expected, Expect):
+    if isinstance(expected, (Expect, AppendCondition)):
         return
     if isinstance(expected, bool) or not isinstance(expected, int) or expected < 0:
         raise InvalidExpectedVersionError(expected)
@@ -45,9 +47,13 @@ def check_expected(expected: object) -> None:
 def satisfies(expected: Expected, actual: int) -> bool:
     """Tell whether a stream at version *actual* is what the caller *expected*.
 
+    Of an `AppendCondition` this judges the version alone, not the query.
+
     >>> satisfies(2, 2), satisfies(2, 3), satisfies(NO_STREAM, 0), satisfies(ANY, 7)
     (True, False, True, True)
     """
+    if isinstance(expected, AppendCondition):
+        expected = expected.version
     if isinstance(expected, int):
         return expected == actual
     if expected is NO_STREAM:
@@ -56,18 +62,30 @@ def satisfies(expected: Expected, actual: int) -> bool:
 
 
 class QueryItem(Struct, frozen=True):
-    """Events of these categories (any, if none is named) and of these types (likewise).
+    """Events that fit in all of three ways; what is empty restricts nothing.
+
+    Args:
+        categories: their stream's category is one of these.
+        types: their type is one of these.
+        tags: they have every one of these tags.
 
     Raises:
-        InvalidQueryError: neither categories nor types; ask for `ALL` instead.
+        InvalidQueryError: nothing is restricted; ask for `ALL` instead.
     """
 
     categories: frozenset[str] = frozenset()
     types: frozenset[str] = frozenset()
+    tags: frozenset[str] = NO_TAGS
 
     def __post_init__(self) -> None:
-        if not self.categories and not self.types:
+        if not self.categories and not self.types and not self.tags:
             raise InvalidQueryError("a query item restricts nothing; use ALL")
+        for field in self.__struct_fields__:
+            names: frozenset[Any] = getattr(self, field)
+            if type(names) is not frozenset or set(map(type, names)) - {str}:
+                raise InvalidQueryError(
+                    f"a query item's {field} are a frozenset of str, not {names!r}"
+                )
 
 
 class Query(Struct, frozen=True):
@@ -84,13 +102,23 @@ class Query(Struct, frozen=True):
             raise InvalidQueryError("a query without items matches nothing; use ALL")
 
     @classmethod
-    def of(cls, *, categories: Iterable[str] = (), types: Iterable[str] = ()) -> Query:
+    def of(
+        cls,
+        *,
+        categories: Iterable[str] = (),
+        types: Iterable[str] = (),
+        tags: Iterable[str] = (),
+    ) -> Query:
         """Make the query of one item.
 
         >>> matches(Query.of(types=["paid"]), "order", "paid")
         True
         """
-        return cls((QueryItem(frozenset(categories), frozenset(types)),))
+        given = {"categories": categories, "types": types, "tags": tags}
+        for field, names in given.items():
+            if isinstance(names, str):  # its characters would be taken for names
+                raise InvalidQueryError(f"{field} are several, not the text {names!r}")
+        return cls((QueryItem(*map(frozenset, given.values())),))
 
 
 ALL: Final = "all"
@@ -98,12 +126,74 @@ AnyQuery: TypeAlias = Query | Literal["all"]
 """A query, or `ALL`: every event there is."""
 
 
-def matches(query: AnyQuery, category: str, type: str) -> bool:
-    """Tell whether an event of this category and type is asked for."""
+def any_of(*queries: AnyQuery) -> AnyQuery:
+    """Give the query for what at least one of *queries* asks for.
+
+    Raises:
+        InvalidQueryError: there are none.
+
+    >>> any_of(Query.of(types=["paid"]), Query.of(tags=["vip"]), ALL)
+    'all'
+    """
+    items: dict[QueryItem, None] = {}
+    for query in queries:
+        if not isinstance(query, Query):
+            return ALL
+        items |= dict.fromkeys(query.items)
+    return Query(tuple(items))
+
+
+def matches(
+    query: AnyQuery, category: str, type: str, tags: AbstractSet[str] = NO_TAGS
+) -> bool:
+    """Tell whether an event of this category and type, with these tags, is asked for.
+
+    >>> matches(Query.of(types=["paid"], tags=["a", "b"]), "order", "paid", {"a"})
+    False
+    """
     if not isinstance(query, Query):
         return True
     return any(
-        (not item.categories or category in item.categories)
+        item.tags <= tags
+        and (not item.categories or category in item.categories)
         and (not item.types or type in item.types)
         for item in query.items
     )
+
+
+class AppendCondition(Struct, frozen=True):
+    """Refuse the append if an event that *query* asks for came after *after*.
+
+    It goes where an expected version goes. Events of the same append do not count. The
+    contract is that of dynamic consistency boundaries (https://dcb.events).
+
+    Args:
+        query: which events would have changed the decision.
+        after: the position up to which the caller knew the log, such as `Page.head`;
+            START: any such event in the whole log refuses it.
+        version: what the stream's version must be beside that.
+
+    Raises:
+        InvalidQueryError: *query* is none, or *after* is no position.
+        InvalidExpectedVersionError: *version* is no version.
+    """
+
+    query: AnyQuery
+    after: int = 0
+    version: Version = ANY
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.query, Query) and self.query != ALL:
+            raise InvalidQueryError(f"a condition needs a query, not {self.query!r}")
+        if type(self.after) is not int or self.after < 0:
+            raise InvalidQueryError(f"`after` is a position, not {self.after!r}")
+        if isinstance(self.version, AppendCondition):
+            raise InvalidExpectedVersionError(self.version)
+        check_expected(self.version)
+
+    def __str__(self) -> str:
+        return f"nothing of {self.query} after position {self.after}"
+
+
+Expected: TypeAlias = Version | AppendCondition
+"""What must be true for a write: a version, or a condition over the whole log."""

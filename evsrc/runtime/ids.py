@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Iterator
 from itertools import count
 from time import time
 from typing import Final
@@ -29,16 +29,16 @@ class _Numbers:
     def begin(self) -> None:
         self.chance.seed(os.urandom(64))
         self.began = self.ends = 0.0
-        self.following: Callable[[], int]
+        self.following: Iterator[int]
 
     def next(self) -> int:
         now = time()
         if not self.began <= now < self.ends:
             start = _VERSION_AND_VARIANT | self.chance.getrandbits(80) & _CHANCE
             # a counter of its own, so that no two threads are given one number
-            self.following = count(int(now * 1000) << 80 | start).__next__
+            self.following = count(int(now * 1000) << 80 | start)
             self.began, self.ends = now, now + 0.001
-        return self.following()
+        return next(self.following)
 
 
 _numbers: Final = _Numbers()

@@ -79,6 +79,7 @@ class Subscription(Generic[E]):
         self._held = False  # stopping or paused
         self._ahead: asyncio.Future[Page[E]] | None = None
         self._handling = False  # inside the handler
+        self._waiting: asyncio.Task[None] | None = None  # for more to read
         self._waiters: set[_Waiter] = set()
         self._nearest: float = math.inf  # the first position that somebody waits for
 
@@ -146,6 +147,9 @@ class Subscription(Generic[E]):
         self._stopping.set()
         self._held = True
         self._running.set()
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.cancel()
         if self._task is None:
             self._end(State.STOPPED)
             return
@@ -380,20 +384,20 @@ class Subscription(Generic[E]):
         self.parked += 1
 
     async def _wait_for_more(self) -> None:
-        waits = [
-            asyncio.ensure_future(wait)
-            for wait in (
-                self._store.changed(self.position, timeout=self._delivery.poll),
-                self._stopping.wait(),
-            )
-        ]
+        """Wait for the store, or for `stop`, which cancels the wait.
+
+        There is no task for each of the two: they would cost as much as the read.
+        """
+        self._waiting = waiting = asyncio.current_task()
         try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not self._stopping.is_set():
+                await self._store.changed(self.position, timeout=self._delivery.poll)
+        except asyncio.CancelledError:
+            # ours is taken back; that of somebody else goes on
+            if self._waiting is not None or waiting is None or waiting.uncancel():
+                raise
         finally:
-            for wait in waits:
-                wait.cancel()
-        if waits[0] in done:
-            waits[0].result()  # a closed store ends the subscription
+            self._waiting = None
 
     async def _rest(self, seconds: float) -> None:
         """Sleep, but not through a stop."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
 from msgspec import Struct
 
+from ..core.boundary import DecisionModel, QueryDecider
 from ..core.decider import Decider, decided, fold
 from ..core.errors import OptimisticLockError
 from ..core.event import NO_METADATA, E, Metadata, NewEvent, StreamName
+from ..core.expectation import AppendCondition
 from ..core.snapshot import Snapshot, Snapshotting, restored
-from ..ports import Also, Conflict, EventStore, SaveSnapshot, Write
+from ..ports import START, Also, Appended, EventStore, SaveSnapshot, Write
 from .cache import StateCache
 from .ids import new_event
 
@@ -23,8 +25,9 @@ class Decided(Struct, Generic[S, E], frozen=True, gc=False):
     """What a command led to.
 
     Args:
-        state: the state after it.
-        version: the stream's version after it.
+        state: the state after it; with a `QueryDecider` the one it was decided on.
+        version: the stream's version after it; with a `QueryDecider` 0 if nothing was
+            written.
         events: what happened; empty: nothing had to.
         position: where the log has the last of them; None: nothing was written.
         attempts: how often it was decided.
@@ -37,9 +40,37 @@ class Decided(Struct, Generic[S, E], frozen=True, gc=False):
     attempts: int
 
 
+@overload
 async def transact(
     store: EventStore[E],
     decider: Decider[S, C, E],
+    stream: StreamName,
+    command: C,
+    *,
+    metadata: Metadata = NO_METADATA,
+    attempts: int = 3,
+    cache: StateCache[S] | None = None,
+    snapshots: Snapshotting[S] | None = None,
+    envelop: Callable[[E, Metadata], NewEvent[E]] = new_event,
+) -> Decided[S, E]: ...
+
+
+@overload
+async def transact(
+    store: EventStore[E],
+    decider: QueryDecider[S, C, E],
+    stream: StreamName,
+    command: C,
+    *,
+    metadata: Metadata = NO_METADATA,
+    attempts: int = 3,
+    envelop: Callable[[E, Metadata], NewEvent[E]] = new_event,
+) -> Decided[S, E]: ...
+
+
+async def transact(  # noqa: C901 - a further call would cost as much as a branch
+    store: EventStore[E],
+    decider: Decider[S, C, E] | QueryDecider[S, C, E],
     stream: StreamName,
     command: C,
     *,
@@ -55,10 +86,13 @@ async def transact(
     decided again. A snapshot is stored in the transaction of the events that it
     contains, never before.
 
+    A `QueryDecider` decides on what its query finds in the whole log. The events are
+    recorded in *stream*, if nothing that the query asks for came in between.
+
     Args:
         store: where the stream is.
         decider: the domain.
-        stream: which stream.
+        stream: which stream; for a `QueryDecider`, where the events go.
         command: what is wanted.
         metadata: recorded with every event.
         attempts: how often to decide at most.
@@ -67,11 +101,16 @@ async def transact(
         envelop: gives an event its id and metadata.
 
     Raises:
-        OptimisticLockError: the stream moved each time.
+        OptimisticLockError: the stream (or what the query finds) moved each time.
         Exception: whatever the domain refuses the command with; nothing is written.
     """
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, not {attempts!r}")
+    if isinstance(decider, QueryDecider):
+        if cache is not None or snapshots is not None:
+            raise ValueError("what a query finds is not kept: no cache, no snapshots")
+        new = envelop, metadata
+        return await _transact_query(store, decider, stream, command, attempts, new)
     decide, is_terminal = decider.decide, decider.is_terminal
     if cache is None and snapshots is None:
         loaded = await store.load_events(stream)
@@ -92,7 +131,7 @@ async def transact(
             if snapshots is None
             else _due(snapshots, stream, after, version, end),
         )
-        if not isinstance(outcome, Conflict):
+        if isinstance(outcome, Appended):
             if outcome.repeated:  # it was recorded before, perhaps on another state
                 after, end = await _tail(store, decider, stream, decider.initial, 0)
             if cache is not None:
@@ -107,6 +146,51 @@ async def transact(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
+async def _transact_query(
+    store: EventStore[E],
+    decider: QueryDecider[S, C, E],
+    stream: StreamName,
+    command: C,
+    attempts: int,
+    new: tuple[Callable[[E, Metadata], NewEvent[E]], Metadata],
+) -> Decided[S, E]:
+    """Decide on what a query finds; a lost race reads only what came in between."""
+    envelop, metadata = new
+    model = decider.model(command)
+    state, head = await _fold_query(store, model, model.initial, START)
+    for attempt in range(1, attempts + 1):
+        events = tuple(decider.decide(state, command))
+        if not events:
+            return Decided(state, 0, (), None, attempt)
+        condition = AppendCondition(model.query, head)
+        outcome = await store.append(
+            Write(stream, [envelop(e, metadata) for e in events], condition)
+        )
+        if isinstance(outcome, Appended):
+            return Decided(state, outcome.version, events, outcome.position, attempt)
+        if attempt == attempts:
+            raise OptimisticLockError(
+                stream, condition, outcome.actual, attempts=attempts
+            )
+        state, head = await _fold_query(store, model, state, head)
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _fold_query(
+    store: EventStore[E], model: DecisionModel[S, E], state: S, after: int
+) -> tuple[S, int]:
+    """Fold what a model's query finds after a position; give where the log ends."""
+    evolve = model.evolve
+    while True:
+        page = await store.read_all(model.query, after=after)
+        for found in page.events:
+            state = evolve(state, found)
+        after = page.reached
+        if after >= page.head:
+            return state, after
+
+
+@overload
 async def query(
     store: EventStore[E],
     decider: Decider[S, C, E],
@@ -114,11 +198,33 @@ async def query(
     *,
     cache: StateCache[S] | None = None,
     snapshots: Snapshotting[S] | None = None,
+) -> tuple[S, int]: ...
+
+
+@overload
+async def query(
+    store: EventStore[E], decider: DecisionModel[S, E]
+) -> tuple[S, int]: ...
+
+
+async def query(
+    store: EventStore[E],
+    decider: Decider[S, C, E] | DecisionModel[S, E],
+    stream: StreamName | None = None,
+    *,
+    cache: StateCache[S] | None = None,
+    snapshots: Snapshotting[S] | None = None,
 ) -> tuple[S, int]:
     """Give the state of *stream* and its version; nothing is written.
 
-    A cached state is brought up to date by reading what came after it.
+    A cached state is brought up to date by reading what came after it. A
+    `DecisionModel` needs no stream: its state comes with the position up to which the
+    log was read.
     """
+    if isinstance(decider, DecisionModel):
+        return await _fold_query(store, decider, decider.initial, START)
+    if stream is None:
+        raise TypeError("a decider's state is that of a stream: say which")
     state, version, certain = await _load(store, decider, stream, cache, snapshots)
     if not certain:
         state, version = await _tail(store, decider, stream, state, version)

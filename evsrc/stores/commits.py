@@ -17,13 +17,16 @@ from msgspec import Struct
 
 from ..core.codec import Codec, enc_hook
 from ..core.errors import EvsrcError, InvalidEventError, StoreClosedError
-from ..core.event import NO_METADATA, E, NewEvent, StreamName
+from ..core.event import NO_METADATA, E, NewEvent, StreamName, with_tags
 from ..core.expectation import Expected
 from ..ports import Appended, Conflict, Write
 
 
 class EncodedWrite(Struct, frozen=True, gc=False):
-    """One write, ready for the database: what its events consist of, by column."""
+    """One write, ready for the database: what its events consist of, by column.
+
+    *metas* have the tags in them; *tags* are there for the index, None: there are none.
+    """
 
     stream: StreamName
     ids: list[bytes]
@@ -31,6 +34,7 @@ class EncodedWrite(Struct, frozen=True, gc=False):
     metas: list[bytes | None]
     data: list[bytes]
     expected: Expected
+    tags: Sequence[frozenset[str]] | None = None
 
 
 class Job(Struct, frozen=True, gc=False):
@@ -48,13 +52,20 @@ def encode_write(write: Write[E], codec: Codec[E]) -> EncodedWrite:
         InvalidEventError, EventTypeNotFoundError: an event cannot be stored.
     """
     name, encode, news = codec.name, codec.encode, write.events
+    types = [name(new.event) for new in news]
+    metas = [_packed_metadata(new) for new in news]
+    tags = None
+    if codec.tags is not None:
+        tags = [codec.tags(new.event) for new in news]
+        metas = list(map(with_tags, metas, tags))
     return EncodedWrite(
         write.stream,
         [new.number.to_bytes(16, "big") for new in news],
-        [name(new.event) for new in news],
-        [_packed_metadata(new) for new in news],
+        types,
+        metas,
         [encode(new.event) for new in news],
         write.expected,
+        tags if tags and any(tags) else None,
     )
 
 

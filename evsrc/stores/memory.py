@@ -6,21 +6,19 @@ a bisection; none scans the log. It belongs to one event loop.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
-from heapq import merge
-from itertools import islice
-from operator import attrgetter
 from time import time_ns
 from typing import Generic, cast
 from uuid import UUID
 
+from msgspec.structs import force_setattr
+
 from ..core.codec import Codec, value_codec
 from ..core.errors import CheckpointError, DuplicateEventError, StoreClosedError
 from ..core.event import E, Recorded, StreamName
-from ..core.expectation import ALL, NO_STREAM, AnyQuery, Query, matches, satisfies
+from ..core.expectation import ALL, ANY, NO_STREAM, AnyQuery, AppendCondition, satisfies
 from ..core.snapshot import Snapshot
 from ..ports import (
     START,
@@ -40,10 +38,9 @@ from ..ports import (
     Snapshots,
     Write,
 )
+from .log_index import LogIndex
 from .records import MemoryRecords
 from .wakeup import Wakeup
-
-_position = attrgetter("position")
 
 
 class _Memory(Generic[E]):
@@ -53,8 +50,7 @@ class _Memory(Generic[E]):
         self.codec = codec
         self.log: list[Recorded[E]] = []
         self.streams: defaultdict[str, dict[str, list[Recorded[E]]]] = defaultdict(dict)
-        self.kinds: defaultdict[tuple[str, str], list[Recorded[E]]] = defaultdict(list)
-        self.sorted = 0  # how much of the log is in `kinds`
+        self.index: LogIndex[E] = LogIndex(self.log)
         self.ids: dict[int, Recorded[E]] = {}
         self.checkpoints: dict[str, int] = {}
         self.snapshots: dict[str, Snapshot[bytes]] = {}
@@ -92,34 +88,39 @@ class _Memory(Generic[E]):
     def place(self, write: Write[E]) -> Appended | Conflict | None:
         """Add the events of *write*; None: an id is taken, nothing was added."""
         stream, expected, name = write.stream, write.expected, self.codec.name
-        streams = self.streams[stream.category]
+        tags_of = self.codec.tags
+        ids, log, streams = self.ids, self.log, self.streams[stream.category]
         known = streams.get(stream.id)
-        before, position = len(known) if known else 0, len(self.log)
+        before, position = len(known) if known else 0, len(log)
         version, first, at = before, position + 1, time_ns() // 1000
         fresh: dict[int, Recorded[E]] = {}
+        taken = False
         for new in write.events:
             version += 1
             position += 1
             event, id = new.event, new._id  # noqa: SLF001 - a property costs a call
             if not isinstance(id, int):
                 id = id.int
+            if id in ids:
+                taken = True
             fresh[id] = Recorded(
                 event, name(event), stream, version, position, id, new.metadata, at
             )
-        if (
-            expected != before
-            and (before or expected is not NO_STREAM)
-            and not satisfies(expected, before)
-        ):
-            return Conflict(stream, expected, before)
-        if len(fresh) < version - before or not self.ids.keys().isdisjoint(fresh):
+            if tags_of is not None and (tags := tags_of(event)):
+                force_setattr(fresh[id], "_tags", tags)
+        if expected != before and (before or expected is not NO_STREAM):
+            conflict = self.conflict(write, before)
+            if conflict is not None:
+                return conflict
+        if taken or len(fresh) < version - before:
             return None
-        self.ids |= fresh
-        self.log += fresh.values()
+        ids |= fresh
+        added = list(fresh.values())
+        log += added
         if known:
-            known += fresh.values()
+            known += added
         else:
-            streams[stream.id] = list(fresh.values())
+            streams[stream.id] = added
         self.wakeup.advance(position)
         return Appended((Placed(stream, version, first, position),))
 
@@ -132,21 +133,34 @@ class _Memory(Generic[E]):
         conflict: Conflict | None = None
         for write in writes:
             actual = ends.get(write.stream, len(self.stream(write.stream)))
-            if not satisfies(write.expected, actual):
-                conflict = conflict or Conflict(write.stream, write.expected, actual)
+            conflict = conflict or self.conflict(write, actual)
             ends[write.stream] = actual + len(write.events)
             for new in write.events:
                 self.codec.name(new.event)  # refuses what is no event
+                if self.codec.tags is not None:
+                    self.codec.tags(new.event)
                 numbers.append(new.number)
         if conflict is not None:
             return conflict
         if len(set(numbers)) < len(numbers) or not self.ids.keys().isdisjoint(numbers):
             return None
         self.check(also)
-        done = [cast("Appended", self.place(write)) for write in writes]
+        done = [cast("Appended", self.place(unconditional(write))) for write in writes]
         for change in also:
             self.change(change)
         return Appended(tuple([one.placed[0] for one in done]))
+
+    def conflict(self, write: Write[E], actual: int) -> Conflict | None:
+        """Judge a write to a stream that is at version *actual*."""
+        expected = write.expected
+        if not satisfies(expected, actual):
+            version = getattr(expected, "version", expected)
+            return Conflict(write.stream, version, actual)
+        if isinstance(expected, AppendCondition):
+            against = self.index.last(expected.query, expected.after)
+            if against is not None:
+                return Conflict(write.stream, expected, against)
+        return None
 
     def repeated(self, writes: Sequence[Write[E]]) -> Appended | None:
         """Tell where these events already are, if all are, in the same places."""
@@ -223,35 +237,32 @@ class _Memory(Generic[E]):
         return Page(events, reached, len(recorded))
 
     async def load_events(self, stream: StreamName, *, after: int = 0) -> Loaded[E]:
-        self.check_open()
-        recorded = self.stream(stream)
+        if self.closed:
+            self.check_open()
+        recorded = self.streams[stream.category].get(stream.id, ())
         tail = recorded[after:] if after else recorded
         return Loaded([each.event for each in tail], len(recorded))
 
     async def read_all(
-        self, query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
+        self,
+        query: AnyQuery = ALL,
+        *,
+        after: int = START,
+        limit: int = 1000,
+        backward: bool = False,
     ) -> Page[E]:
         self.check_open()
         head = len(self.log)
-        if isinstance(query, Query):
-            pages = [
-                _after(kind, after, limit)
-                for key, kind in self.by_kind().items()
-                if matches(query, *key)
-            ]
-            events = tuple(islice(merge(*pages, key=_position), limit))
-        else:
-            events = tuple(self.log[after : after + limit])
+        if backward:
+            before = min(after - 1 if after else head, head)
+            events = self.index.before(query, before, limit)
+            full = len(events) == limit
+            last = events[-1].position if events else after
+            return Page(events, last if full else START, head)
+        events = self.index.after(query, after, limit)
         full = len(events) == limit
         reached = (events[-1].position if events else after) if full else head
         return Page(events, max(reached, after), head)
-
-    def by_kind(self) -> dict[tuple[str, str], list[Recorded[E]]]:
-        """Give the log by category and type; it is sorted when somebody asks."""
-        for recorded in self.log[self.sorted :]:
-            self.kinds[recorded.stream.category, recorded.type].append(recorded)
-        self.sorted = len(self.log)
-        return self.kinds
 
     async def find(self, event_id: UUID) -> Recorded[E] | None:
         self.check_open()
@@ -293,9 +304,9 @@ class _Memory(Generic[E]):
         self.change(change)
 
 
-def _after(recorded: list[Recorded[E]], after: int, limit: int) -> list[Recorded[E]]:
-    start = bisect_right(recorded, after, key=_position)
-    return recorded[start : start + limit]
+def unconditional(write: Write[E]) -> Write[E]:
+    """Give a write that was judged already, and must not be judged again."""
+    return Write(write.stream, write.events, ANY)
 
 
 def memory_store(codec: Codec[E] | None = None) -> EventStore[E]:

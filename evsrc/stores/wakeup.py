@@ -24,15 +24,18 @@ class Wakeup:
         """Tell everyone who waits that *head* is readable."""
         if head > self.head:  # noqa: PLR1730 - each append comes here
             self.head = head
-        if not self._waiting:
-            return
+        if self._waiting:
+            self.rouse()
+
+    def rouse(self) -> None:
+        """Tell everyone who waits that there may be more to read."""
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
             if not future.done():
                 future.set_result(None)
 
     async def wait(self, position: int, timeout: timedelta) -> None:
-        """Return once the head is past *position*, or *timeout* is over."""
+        """Return once there may be more after *position*, or *timeout* is over."""
         if self.head > position:
             return
         future = asyncio.get_running_loop().create_future()

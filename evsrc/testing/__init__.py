@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._law import LawBrokenError
     from .commands import commands_of, histories, states
-    from .conformance import CODEC, Check, Fact, Note, store_checks
+    from .conformance import CODEC, Check, Fact, Marked, Note, Tagged
     from .databases import fresh_database
     from .laws import decider_laws
     from .machines import InvariantBrokenError, decider_machine
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .specs import recorded, specs_of
     from .store_machine import store_machine
     from .strategies import values
+    from .suite import store_checks
     from .upcaster_laws import upcaster_laws
     from .view_laws import view_laws
 
@@ -33,10 +34,12 @@ __all__ = [
     "Fact",
     "InvariantBrokenError",
     "LawBrokenError",
+    "Marked",
     "Note",
     "PostgresNotFoundError",
     "PostgresServer",
     "PostgresStartError",
+    "Tagged",
     "commands_of",
     "decider_laws",
     "decider_machine",
@@ -74,6 +77,7 @@ _HOMES = {
     "upcaster_laws": ".upcaster_laws",
     "values": ".strategies",
     "view_laws": ".view_laws",
+    "store_checks": ".suite",
 }
 
 

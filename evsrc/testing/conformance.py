@@ -71,13 +71,30 @@ class Note(Struct, frozen=True):
     text: str
 
 
+class Tagged(Struct, frozen=True):
+    """An event of the suite that has tags."""
+
+    n: int
+    tags: tuple[str, ...] = ()
+
+
+class Marked(Struct, frozen=True):
+    """Another one."""
+
+    n: int
+    tags: tuple[str, ...] = ()
+
+
 class Stranger(Struct, frozen=True):
     """An event that the suite's codec does not know."""
 
     n: int
 
 
-CODEC: Final[Codec[Any]] = json_codec({"fact": Fact, "note": Note})
+CODEC: Final[Codec[Any]] = json_codec(
+    {"fact": Fact, "note": Note, "tagged": Tagged, "marked": Marked},
+    tags={Tagged: lambda event: event.tags, Marked: lambda event: event.tags},
+)
 """The codec that stores under test are made with."""
 
 Store: TypeAlias = EventStore[Any]
@@ -863,5 +880,5 @@ async def closes(store: Store) -> None:
     await store.close()
 
 
-store_checks: Final[tuple[Check, ...]] = tuple(_checks)
-"""All checks; each takes a fresh store."""
+checks: Final[tuple[Check, ...]] = tuple(_checks)
+"""The checks of this module; `evsrc.testing.store_checks` are all."""

@@ -63,7 +63,7 @@ def _server(arguments: argparse.Namespace) -> Generator[str]:
         names = arguments.stores
     with ExitStack() as stack:
         url = ""
-        if any(name.startswith("postgresql") for name in names):
+        if any(name.startswith(("postgresql", "boundary")) for name in names):
             try:
                 url = stack.enter_context(start_postgres()).url
             except PostgresNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Who takes part: evsrc twice, two peers if they are installed, and the raw limit.
+"""Who takes part: evsrc twice, its peers if they are installed, and the raw limit.
 
 A contender is a module for rows that need nothing or SQLite, and perhaps one for those
 that need PostgreSQL.
@@ -18,10 +18,11 @@ from . import processes
 from .bench import Bench
 
 _MODULES: Final = {
-    "evsrc": ("evsrc_core", "evsrc_postgresql"),
+    "evsrc": ("evsrc_core", "evsrc_postgresql", "evsrc_boundaries"),
     "classes": ("evsrc_classes",),
     "ES": ("es", "es_postgresql"),
-    "PY": ("pyes", "pyes_postgresql"),
+    "PY": ("pyes", "pyes_postgresql", "pyes_boundaries"),
+    "UMA": ("uma",),
     "limit": ("raw", "raw_postgresql"),
 }
 _VARIANTS: Final = {

@@ -91,11 +91,13 @@ class NotOpenError(Exception):
 
 def decide(state: Account, command: Command) -> Sequence[Event]:
     """Give the one event of a command."""
-    if isinstance(command, Open):
-        return (Opened(command.owner, command.note, command.reference, command.amount),)
-    if not state.events:
-        raise NotOpenError
-    return (Deposited(command.owner, command.note, command.reference, command.amount),)
+    if isinstance(command, Deposit):  # first: most are, and a match is the fast answer
+        if not state.events:
+            raise NotOpenError
+        return (
+            Deposited(command.owner, command.note, command.reference, command.amount),
+        )
+    return (Opened(command.owner, command.note, command.reference, command.amount),)
 
 
 def evolve(state: Account, event: Event) -> Account:

@@ -19,6 +19,7 @@ _VERSUS: Final[tuple[Versus, ...]] = (
     "ES",
     "PY",
     "PY functions",
+    "UMA",
     "limit",
     "alone",
     "concurrent",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Versus = Literal["ES", "PY", "PY functions", "limit", "alone", "concurrent"]
+Versus = Literal["ES", "PY", "PY functions", "UMA", "limit", "alone", "concurrent"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,14 @@ def _rate(
     found = {"ES": es, "PY": py, "limit": limit, "alone": alone}
     goals: dict[Versus, float] = {k: v for k, v in found.items() if v}  # type: ignore[misc]
     return Row(name, about, (Metric(about, unit, goals, required=required),), rounds)
+
+
+def _boundary(name: str, about: str, goals: dict[Versus, float]) -> Row:
+    return Row(name, about, (Metric(about, "/s", {}, required=goals),), rounds=5)
+
+
+def _milliseconds(about: str, most: float) -> Metric:
+    return Metric(about, "ms", {}, more_is_better=False, most=most)
 
 
 def _live(name: str, where: str) -> Row:
@@ -224,6 +232,41 @@ ROWS: tuple[Row, ...] = (
     ),
     _live("postgresql_live", "PostgreSQL, one process"),
     _live("postgresql_live_across", "PostgreSQL, by NOTIFY"),
+    _boundary(
+        "boundary_append",
+        "PostgreSQL conditional append of 1, unique tag",
+        {"PY": 2, "UMA": 2},
+    ),
+    _boundary("boundary_read", "PostgreSQL read by tag, 10 events", {"PY": 3}),
+    _boundary(
+        "boundary_decide",
+        "PostgreSQL read of 2 items, conditional append",
+        {"PY": 3, "UMA": 1.5},
+    ),
+    Row(
+        "boundary_hot",
+        "PostgreSQL conditional append on a tag of all events",
+        (_milliseconds("conditional append on a tag of all events", 2),),
+        rounds=3,
+    ),
+    Row(
+        "boundary_memory",
+        "memory: conditional append at 20,000 events, at 200,000",
+        (
+            _milliseconds("memory: conditional append at 20,000 events", 0.05),
+            _milliseconds("memory: conditional append at 200,000 events", 0.05),
+        ),
+        rounds=3,
+    ),
+    Row(
+        "boundary_sqlite",
+        "SQLite conditional append at NORMAL, short log, long log",
+        (
+            Metric("SQLite conditional append, short log", "/s", {}),
+            Metric("SQLite conditional append, long log", "/s", {}),
+        ),
+        rounds=3,
+    ),
     Row(
         "one_event",
         "construct, encode and decode one event",

@@ -10,9 +10,19 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from evsrc import ANY, NO_STREAM, Appended, EvsrcError, NewEvent, StreamName, Write
+from evsrc import (
+    ANY,
+    NO_STREAM,
+    AppendCondition,
+    Appended,
+    EvsrcError,
+    NewEvent,
+    Query,
+    StreamName,
+    Write,
+)
 from evsrc.ports import EventStore, SaveCheckpoint
-from evsrc.testing import CODEC, Fact
+from evsrc.testing import CODEC, Fact, Tagged
 
 Store = EventStore[Any]
 SHARED = StreamName("shared", "one")
@@ -41,8 +51,9 @@ def facts(*numbers: int) -> list[NewEvent[Any]]:
 class Workload:
     """Appends of all kinds by several callers; every refusal is a false failure.
 
-    Each caller has a stream of its own, whose versions it knows, and a checkpoint of
-    its own, which it moves by compare-and-set.
+    Each caller has a stream of its own, whose versions it knows, a checkpoint of its
+    own, which it moves by compare-and-set, and a tag of its own, under the condition
+    that nobody else uses it.
     """
 
     def __init__(self, store: Store, seed: int) -> None:
@@ -51,6 +62,7 @@ class Workload:
         self.places: dict[UUID, Place] = {}  # of what was acknowledged
         self.asked: set[UUID] = set()
         self.checkpoints: dict[str, int] = {}
+        self.tagged: Counter[str] = Counter()  # the last position of each tag
         self.failures: list[str] = []
         self.kinds: Counter[str] = Counter()
         self.repeated = 0
@@ -77,8 +89,8 @@ class Workload:
             await future
 
     async def call(self, caller: int) -> None:
-        """Append once, in one of five ways."""
-        kinds = "any", "exact", "streams", "with checkpoint", "checkpoint"
+        """Append once, in one of six ways."""
+        kinds = "any", "exact", "streams", "with checkpoint", "checkpoint", "condition"
         kind = self.chance.choice(kinds)
         self.kinds[kind] += 1
         own, name = StreamName("own", str(caller)), f"reader-{caller}"
@@ -99,12 +111,19 @@ class Workload:
                 other = StreamName("other", str(self.chance.randrange(5)))
                 writes = [Write(SHARED, self._some(), ANY), exact]
                 writes.append(Write(other, self._some(), ANY))
+            case "condition":
+                tag = f"caller-{caller}"
+                tagged = [NewEvent(Tagged(n, (tag,)), uuid4()) for n in (1, 2)]
+                only = AppendCondition(Query.of(tags=[tag]), self.tagged[tag])
+                writes = [Write(SHARED, tagged, only)]
         self.asked |= {new.id for write in writes for new in write.events}
         also = [moved] if "checkpoint" in kind else []
         try:
             if writes:
                 outcome = await self.store.append(*writes, also=also)
                 self._record(writes, outcome)
+                if kind == "condition" and isinstance(outcome, Appended):
+                    self.tagged[f"caller-{caller}"] = outcome.position
             else:
                 await self.store.checkpoints.save(moved)
         except EvsrcError as error:

@@ -10,6 +10,7 @@ No I/O here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from itertools import repeat
 from operator import add, mod, mul, sub
 from typing import Final
@@ -29,6 +30,11 @@ def stream_salt(category: str, id: str) -> int:
 def type_salt(type: str) -> int:
     """Give the part of a checksum that is the same for one event type."""
     return crc32(b"type", crc32(type.encode()))
+
+
+def tag_key(tag: str) -> bytes:
+    """Give what a tag is indexed by: 128 bits, no two tags will ever share them."""
+    return sha256(tag.encode()).digest()[:16]
 
 
 def content_sums(
@@ -59,21 +65,25 @@ def crcs(
 
 def damaged_row(
     salts: Iterable[int],
-    types: Iterable[int],
-    versions: Iterable[int],
     data: Iterable[bytes],
-    positions: Iterable[int],
-    times: Iterable[int],
     ids: Iterable[bytes],
     metas: Sequence[bytes | None],
+    versions: Iterable[int],
+    positions: Iterable[int],
+    times: Iterable[int],
     stored: Iterable[int],
 ) -> int | None:
-    """Hold events against the sum of crc and seal; give the first that differs."""
-    bytes = map(add, content_sums(salts, types, data), rest_sums(ids, metas))
-    numbers = map(mul, map(add, versions, positions), repeat(_FACTOR))
-    sums = map(add, map(add, bytes, numbers), times)
-    over = list(map(mod, map(sub, sums, stored), repeat(_PRIME)))
-    if set(over) == {_LOWERED}:
+    """Hold events against the sum of crc and seal; give the first that differs.
+
+    Each salt is that of a stream and that of a type together.
+    """
+    sums = map(add, map(crc32, data, salts), rest_sums(ids, metas))
+    numbers = zip(sums, versions, positions, times, stored, strict=True)
+    over = [  # in one expression: it is the numbers beyond 2**30 that cost
+        (bytes + (version + position) * _FACTOR + time - sum) % _PRIME
+        for bytes, version, position, time, sum in numbers
+    ]
+    if over.count(_LOWERED) == len(over):
         return None
     return next(n for n, each in enumerate(over) if each != _LOWERED)
 

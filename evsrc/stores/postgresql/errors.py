@@ -87,6 +87,13 @@ def concerns_one_job(error: BaseException) -> bool:
     )
 
 
+def is_too_large(error: BaseException | None) -> bool:
+    """Tell whether the server could have given less than it was asked for."""
+    return isinstance(
+        error, asyncpg.ProgramLimitExceededError | asyncpg.OutOfMemoryError
+    )
+
+
 def place_of(dsn: str) -> str:
     """Give host and database of a DSN, without its user and password."""
     try:

@@ -22,7 +22,7 @@ from .schema import Names
 
 _log: Final = logging.getLogger("evsrc")
 _POLL: Final = 0.2
-_DEBOUNCE: Final = 0.005
+_PAUSES: Final = 0.001, 0.005  # between notices: of a few commits, of many
 _FOR_EVER: Final = float("inf")
 
 
@@ -39,6 +39,7 @@ class Notices:
         self.look = False  # the log may have grown
         self.notice = False  # others are to be told
         self.served = False  # the connection has been of use
+        self.pause = _PAUSES[0]
 
     def committed(self, *, look: bool) -> None:
         """Give notice of a commit; *look*: it is not yet known to be final."""
@@ -58,7 +59,8 @@ class Notices:
 
     def _heard(self, db: Db, pid: int, _channel: str, _payload: object) -> None:
         if pid != db.get_server_pid():
-            self.look = True
+            self.wakeup.rouse()  # whoever waits reads at once
+            self.look = True  # for those who are just reading
             self.stir.set()
 
     def _lost(self, _: object) -> None:
@@ -91,13 +93,7 @@ class Notices:
                         self.wakeup.advance(head)
                 self.served = True
                 if self.notice:
-                    self.notice = False
-                    await db.execute(
-                        "SELECT pg_notify($1, '')",
-                        self.channel,
-                        timeout=self.server.timeout,
-                    )
-                    await asyncio.sleep(_DEBOUNCE)
+                    await self._give_notice(db)
                 try:
                     async with asyncio.timeout(_POLL if self.wakeup.awaited else None):
                         await self.stir.wait()
@@ -108,6 +104,16 @@ class Notices:
                 db.remove_termination_listener(self._lost)
                 if not db.is_closed():
                     await db.remove_listener(self.channel, self._heard)
+
+    async def _give_notice(self, db: Db) -> None:
+        """Give notice at once; gather what follows, for longer while there is more."""
+        self.notice = False
+        await db.execute(
+            "SELECT pg_notify($1, '')", self.channel, timeout=self.server.timeout
+        )
+        await asyncio.sleep(self.pause)
+        shortest, longest = _PAUSES
+        self.pause = min(2 * self.pause, longest) if self.notice else shortest
 
     async def _listen(self, db: Db) -> None:
         try:

@@ -7,31 +7,26 @@ head is the watermark, taken before the page: nothing at or below it can still a
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, Generic, TypeAlias
+import struct
+from collections.abc import Sequence
+from typing import Any, Final, Generic
 from uuid import UUID
 
 from ...core.codec import Codec, Envelope, opaque_codec
-from ...core.errors import CorruptionError, StoreError
+from ...core.errors import CorruptionError, InvalidStreamError, StoreError
 from ...core.event import E, Recorded, StreamName
-from ...core.expectation import AnyQuery, Query
+from ...core.expectation import ALL, AnyQuery, Query
 from ...ports import START, Loaded, Page
-from .checks import (
-    crcs,
-    damaged_row,
-    stream_salt,
-    type_salt,
-)
+from .checks import crcs, damaged_row, stream_salt, type_salt
+from .columns import Columns, Learned, unpacked
 from .connections import Db, Server
+from .errors import is_too_large, translated
+from .queries import packed_items, scans
 from .records import Records
 from .schema import Names
 
-EventRow: TypeAlias = Any
-"""position, category, stream_id, version, type, id, at, meta, data, crc + seal."""
-
 _log: Final = logging.getLogger("evsrc")
 _WINDOW: Final = 100_000
-_MOST_STREAMS: Final = 50_000
 _LAST: Final = 2**62
 
 
@@ -52,9 +47,8 @@ class Reader(Generic[E]):
         self.codec = codec
         self.concurrent = concurrent
         self.watermark = START  # concurrent: known to be final
-        self.types: dict[str, str] = {}
+        self.names = Learned()
         self.salts: dict[str, int] = {}
-        self.streams: dict[tuple[str, str], tuple[StreamName, int]] = {}
         self.records = Records(server, names)
         self._names = names
         self._sql: dict[str, str] = {}
@@ -94,14 +88,16 @@ class Reader(Generic[E]):
         stored, types, data = zip(*rows, strict=True)
         salts = [stream_salt(stream.category, stream.id)] * len(rows)
         try:
-            self._learn_types(types)
+            for type in set(types) - self.salts.keys():
+                self.salts[type] = type_salt(type)
+                self.names.types[type] = type
             kinds = map(self.salts.__getitem__, types)
             found = crcs(salts, kinds, range(after + 1, head + 1), data)
         except (TypeError, AttributeError) as error:
             raise CorruptionError("an event's row has lost a value") from error
         if found != list(stored):
             raise CorruptionError(f"an event of stream '{stream}' is damaged")
-        return Loaded(self.codec.decode_all(types, self.types, data), head)
+        return Loaded(self.codec.decode_all(types, self.names.types, data), head)
 
     async def read_stream(
         self,
@@ -118,7 +114,7 @@ class Reader(Generic[E]):
         count = _LAST if limit is None else max(limit, 0)
         found = await self._fetch(name, stream.category, stream.id, bound, count)
         (head, *_), rows = _split(found) if found else ((0,), [])
-        events = self._recorded(rows)
+        events = self._recorded_rows(rows)
         if backward:
             first = min(bound, head + 1) - 1
             wanted = range(first, max(first - count, 0), -1)
@@ -132,10 +128,18 @@ class Reader(Generic[E]):
     # The log.
 
     async def read_all(
-        self, query: AnyQuery = "all", *, after: int = START, limit: int = 1000
+        self,
+        query: AnyQuery = "all",
+        *,
+        after: int = START,
+        limit: int = 1000,
+        backward: bool = False,
     ) -> Page[E]:
-        """Give a page of the log; it looks at no more than a window of positions."""
-        end = after + _WINDOW
+        """Give a page of the log; it scans no more than a window of positions."""
+        limit = max(limit, 0)
+        if backward:
+            return await self._read_backward(query, after, limit)
+        end = after + _WINDOW if scans(query) or query == ALL else _LAST
         if self.concurrent:
             head = self.watermark
             if after + limit < head:
@@ -162,17 +166,10 @@ class Reader(Generic[E]):
         final: int | None,
         server: Server | None = None,
     ) -> Page[E]:
-        limit = max(limit, 0)
-        if isinstance(query, Query):
-            name, asked = "log_page_matching", _columns(query)
-        else:
-            name, asked = "log_page", ()
-        found = await self._fetch(name, after, end, limit, *asked, server=server)
-        if not found:
-            raise CorruptionError("the row that holds the log's head is gone")
-        (head, *_), rows = _split(found)
-        last = rows[-1][0] if rows else head
-        if final is None and (last is None or last > head):
+        bounds = after, end, limit
+        head, found, limit = await self._fetch_page(query, bounds, server=server)
+        last = found.positions[-1] if found else head
+        if final is None and last > head:
             raise CorruptionError(
                 f"the log's head is {head}, but there is an event at {last}"
             )
@@ -180,28 +177,59 @@ class Reader(Generic[E]):
         if after >= head or limit == 0:
             return Page((), after, head)
         end = min(end, head)
-        events = self._recorded(rows)
-        if final is None:
-            self._check_dense(events, after, end, limit, whole=not asked)
-        reached = events[-1].position if len(rows) == limit else end
+        events = self._recorded(found) if found else ()
+        if final is None and query == ALL:
+            positions = found.positions if found else ()
+            _check_dense(positions, after, min(end, after + limit))
+        reached = last if len(events) == limit else end
         return Page(events, reached, head)
 
-    def _check_dense(
+    async def _read_backward(self, query: AnyQuery, before: int, limit: int) -> Page[E]:
+        """Give a page of the log before a position (START: its end), newest first."""
+        last = before - 1 if before else _LAST
+        known = await self.head() if self.concurrent or scans(query) else _LAST
+        if self.concurrent:
+            last = min(last, known)
+        start = max(min(last, known) - _WINDOW, START) if scans(query) else START
+        bounds = start, last, limit
+        head, found, limit = await self._fetch_page(query, bounds, backward=True)
+        head = known if self.concurrent else head
+        if limit == 0:
+            return Page((), before, head)
+        events = self._recorded(found) if found else ()
+        if query == ALL and not self.concurrent:
+            positions = found.positions[::-1] if found else ()
+            last = min(last, head)
+            _check_dense(positions, max(last - limit, START), last)
+        reached = start + 1 if start else START
+        if events and len(events) == limit:
+            reached = events[-1].position
+        return Page(events, reached, head)
+
+    async def _fetch_page(
         self,
-        events: Sequence[Recorded[E]],
-        after: int,
-        end: int,
-        limit: int,
+        query: AnyQuery,
+        bounds: tuple[int, int, int],
         *,
-        whole: bool,
-    ) -> None:
-        """Serial ordering leaves no holes: a missing position is a lost event."""
-        positions = [recorded.position for recorded in events]
-        if whole and positions != list(range(after + 1, min(end, after + limit) + 1)):
-            raise CorruptionError(
-                f"positions {after + 1} to {min(end, after + limit)} of the log are "
-                "not all there"
-            )
+        backward: bool = False,
+        server: Server | None = None,
+    ) -> tuple[int, Columns | None, int]:
+        """Give head, events, limit: a lower one, if the page is too large to send."""
+        name, asked = "log_page", tuple[Any, ...]()
+        if backward or (isinstance(query, Query) and any(i.tags for i in query.items)):
+            name, asked = "log_page_at", (backward, packed_items(query))
+        elif isinstance(query, Query):
+            name, asked = "log_page_matching", _columns(query)
+        after, end, limit = bounds
+        while True:
+            try:
+                rows = await self._fetch(name, after, end, limit, *asked, server=server)
+            except StoreError as error:
+                if limit <= 1 or not is_too_large(error.__cause__):
+                    raise
+                limit //= 2
+            else:
+                return *_unpacked(rows[0]), limit
 
     async def head(self) -> int:
         """Give the last position that a reader can have reached."""
@@ -216,59 +244,36 @@ class Reader(Generic[E]):
     async def find(self, event_id: UUID) -> Recorded[E] | None:
         """Give the event of an id."""
         rows = await self._fetch("find", event_id)
-        return self._recorded(rows)[0] if rows else None
+        return self._recorded_rows(rows)[0] if rows else None
 
     # Rows to events.
 
-    def _recorded(self, rows: Sequence[EventRow]) -> tuple[Recorded[E], ...]:
-        """Give checked rows as events; columns, not rows, so that loops run in C."""
-        if not rows:
-            return ()
-        columns = zip(*rows, strict=True)
-        positions, categories, ids, versions, kinds, uuids, times, metas, data, sums = (
-            columns
-        )
+    def _recorded_rows(self, rows: Sequence[Any]) -> tuple[Recorded[E], ...]:
+        return self._recorded(Columns(*zip(*rows, strict=True))) if rows else ()
+
+    def _recorded(self, found: Columns) -> tuple[Recorded[E], ...]:
+        """Check stored events and decode them."""
+        positions, versions, times, sums, ids, keys, metas, data = found
         try:
-            self._learn_types(kinds)
-            streams, salts = zip(*self._streams_of(categories, ids), strict=True)
-            types = map(self.salts.__getitem__, kinds)
-            row = salts, types, versions, data, positions, times, uuids, metas, sums
-            damaged = damaged_row(*row)
-        except (TypeError, AttributeError) as error:
+            streams, types, salts = zip(*self.names.of(keys), strict=True)
+            numbers = versions, positions, times, sums
+            damaged = damaged_row(salts, data, ids, metas, *numbers)
+        except UnicodeDecodeError as error:
+            raise translated(error, self.server.where) from error
+        except (TypeError, AttributeError, ValueError, InvalidStreamError) as error:
             raise CorruptionError("an event's row has lost a value") from error
         if damaged is not None:
             raise CorruptionError(
                 f"the event at position {positions[damaged]} is damaged"
             )
-        names = list(map(self.types.__getitem__, kinds))
         restore = self.codec.restore
         if restore is None:
-            events = self.codec.decode_all(kinds, self.types, data)
+            events = self.codec.decode_all(types, self.names.types, data)
         else:
-            envelopes = map(Envelope, uuids, streams, versions, metas)
-            events = list(map(restore, names, data, envelopes))
-        values = (events, names, streams, versions, positions, uuids, metas, times)
+            envelopes = map(Envelope, ids, streams, versions, metas)
+            events = list(map(restore, types, data, envelopes))
+        values = (events, types, streams, versions, positions, ids, metas, times)
         return tuple(map(Recorded, *values))
-
-    def _learn_types(self, types: Iterable[str]) -> None:
-        for type in set(types) - self.types.keys():
-            self.types[type] = type
-            self.salts[type] = type_salt(type)
-
-    def _streams_of(
-        self, categories: Iterable[str], ids: Iterable[str]
-    ) -> list[tuple[StreamName, int]]:
-        if len(self.streams) > _MOST_STREAMS:
-            self.streams.clear()
-        keys = list(zip(categories, ids, strict=True))
-        return [
-            known if known is not None else self._new_stream(key)
-            for key, known in zip(keys, map(self.streams.get, keys), strict=True)
-        ]
-
-    def _new_stream(self, key: tuple[str, str]) -> tuple[StreamName, int]:
-        self.streams[key] = stream = StreamName(*key), stream_salt(*key)
-        return stream
 
     # Everything.
 
@@ -277,6 +282,7 @@ class Reader(Generic[E]):
         problems: list[str] = []
         for check in (
             self._verify_streams,
+            self._verify_tags,
             self.records.verify,
             self._verify_log,
         ):
@@ -291,6 +297,12 @@ class Reader(Generic[E]):
             f"stream '{StreamName(category, id)}' has {events} events, with versions "
             f"from {first} to {last}"
             for category, id, events, first, last in await self._fetch("torn_streams")
+        ]
+
+    async def _verify_tags(self) -> list[str]:
+        return [
+            f"the index of tags is damaged where it has position {position}"
+            for (position,) in await self._fetch("wrong_tags")
         ]
 
     async def _verify_log(self) -> list[str]:
@@ -331,6 +343,27 @@ def _split(found: list[Any]) -> tuple[Any, list[Any]]:
     if at == len(found) or found[at][0] is None:
         raise CorruptionError("rows were found without their head")
     return found[at], found[:at] + found[at + 1 :]
+
+
+def _unpacked(row: Sequence[Any]) -> tuple[int, Columns | None]:
+    """Give the head and the events of a page."""
+    head, *packed = row
+    if head is None:
+        raise CorruptionError("the row that holds the log's head is gone")
+    if packed[-1] is None:
+        return head, None
+    try:
+        return head, unpacked(packed)
+    except (struct.error, AttributeError) as error:
+        raise CorruptionError("an event's row has lost a value") from error
+
+
+def _check_dense(positions: Sequence[int], after: int, end: int) -> None:
+    """Serial ordering leaves no holes: a missing position is a lost event."""
+    if positions != tuple(range(after + 1, end + 1)):
+        raise CorruptionError(
+            f"positions {after + 1} to {end} of the log are not all there"
+        )
 
 
 def _check_complete(name: StreamName, found: int, expected: int) -> None:

@@ -6,7 +6,6 @@ while a call is in flight share the next one (group commit).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -113,21 +112,17 @@ class _Appending(Generic[E]):
 
     async def commit(self, jobs: Sequence[Job]) -> Sequence[Any]:
         verdicts = await self.writer.commit(jobs)
-        if any(job.events for job in jobs):
+        written = zip(jobs, verdicts, strict=True)
+        if any(job.events and isinstance(v, Appended) for job, v in written):
             self.notices.wakeup.advance(self.writer.head)
             self.notices.committed(look=self.writer.concurrent)
         return verdicts
 
     async def changed(self, position: int, *, timeout: timedelta) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout.total_seconds()
         wakeup = self.notices.wakeup
-        while wakeup.head <= position and not self.commits.closing:
-            left = deadline - loop.time()
-            if left <= 0:
-                return
+        if wakeup.head <= position and not self.commits.closing:
             self.notices.waiting()
-            await wakeup.wait(position, timedelta(seconds=left))
+            await wakeup.wait(position, timeout)
 
     async def close(self) -> None:
         await self.commits.close()

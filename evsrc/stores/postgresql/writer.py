@@ -6,7 +6,7 @@ events that are there already, by their ids, are a success.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -24,8 +24,8 @@ from ...core.errors import (
     EvsrcError,
     LeaseLostError,
 )
-from ...core.event import StreamName
-from ...core.expectation import Expect, Expected
+from ...core.event import NO_TAGS, StreamName
+from ...core.expectation import AppendCondition, Expect, Expected
 from ...core.snapshot import Snapshot
 from ...ports import (
     START,
@@ -44,16 +44,18 @@ from .checks import (
     content_sums,
     rest_sums,
     stream_salt,
+    tag_key,
     type_salt,
 )
 from .connections import Again, Db, Server
 from .errors import concerns_one_job, is_an_answer, may_be_repeated, translated
+from .queries import packed_conditions, packed_items
 from .schema import Names
 
 T = TypeVar("T")
 
 _EXPECTED: Final = {Expect.ANY: -1, Expect.NO_STREAM: 0, Expect.STREAM_EXISTS: -2}
-_APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CHECKPOINT, _LEASE = range(6)
+_APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CHECKPOINT, _LEASE, _CONDITION = range(7)
 _RACES: Final = 50
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -82,7 +84,8 @@ class Writer:
         # transaction of the caller has his own limit.
         self.wait = int(server.timeout * 800) if alone else 0
         self.statement = names.sql("append")
-        self.short = names.sql("append_one")
+        self.one = names.sql("append_one")
+        self.each = names.sql("append_each")
         self.concurrent = concurrent
         self.lossy = lossy
         self.salts: dict[str, int] = {}
@@ -97,8 +100,9 @@ class Writer:
         """
         first = _Sent()
         try:
-            if len(jobs) == 1 and (write := self.lone_event(jobs[0])):
-                done = await self._sent(first, self.short_call(write))
+            if writes := self.lone_events(jobs):
+                short = self.one_call if len(writes) == 1 else self.each_call
+                done = await self._sent(first, short(writes))
                 if done is not None:
                     return done
             return await self._send(jobs, first, careful=False)
@@ -160,39 +164,82 @@ class Writer:
                     raise AppendOutcomeUnknownError(self.server.where) from error
                 self.server.fail(error)
 
-    def lone_event(self, job: Job) -> EncodedWrite | None:
-        """Give the write of a job that the short function can take."""
-        short = job.events == len(job.writes) == 1 and not job.also
-        return job.writes[0] if short and not self.concurrent else None
+    def lone_events(self, jobs: Sequence[Job]) -> Sequence[EncodedWrite]:
+        """Give the writes of jobs that the short functions can take, or none."""
+        if self.concurrent:
+            return ()
+        writes = [
+            job.writes[0]
+            for job in jobs
+            if job.events == len(job.writes) == 1 and not job.also
+        ]
+        if len(jobs) > 1 and any(map(_needs_index, writes)):
+            return ()
+        apart = len({write.stream for write in writes}) == len(jobs)
+        return writes if apart else ()
 
-    def short_call(
-        self, write: EncodedWrite
+    def one_call(
+        self, writes: Sequence[EncodedWrite]
     ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
         """Make the call for one event; it gives None if it has to be looked at."""
-        name, timeout = write.stream, self.server.timeout
-        (id,), (type,), (meta,), (data,) = (
-            write.ids,
-            write.types,
-            write.metas,
-            write.data,
-        )
-        salt = stream_salt(name.category, name.id) + self.salt_of(type)
-        arguments = (
-            *(self.lossy, self.wait, name.category, name.id, _number(write.expected)),
-            *(pgproto.UUID(id), type, meta, data, crc32(data, salt)),
-            crc32(meta or b"", crc32(id)),
-        )
+        (values,) = self.values(writes)
+        (write,) = writes
+        expected, tags = write.expected, write.tags
+        condition: tuple[int | None, str | None] = None, None
+        if isinstance(expected, AppendCondition):
+            condition = expected.after, packed_items(expected.query)
+        keys = None if tags is None else _tag_keys(tags[0])
+        arguments = self.lossy, self.wait, *values, keys, *condition
+        timeout = self.server.timeout
 
         async def call(db: Db) -> list[Verdict] | None:
-            version, position = await db.fetchrow(
-                self.short, *arguments, timeout=timeout
-            )
+            version, position = await db.fetchrow(self.one, *arguments, timeout=timeout)
             if position is None:
                 return None
             self.head = max(self.head, position)
-            return [Appended((Placed(name, version, position, position),))]
+            return [Appended((Placed(write.stream, version, position, position),))]
 
         return call
+
+    def each_call(
+        self, writes: Sequence[EncodedWrite]
+    ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
+        """Make the call for many events; None: they have to be looked at."""
+        columns = zip(*self.values(writes), strict=True)
+        arguments = self.lossy, self.wait, *columns
+        timeout = self.server.timeout
+
+        async def call(db: Db) -> list[Verdict] | None:
+            versions, base = await db.fetchrow(self.each, *arguments, timeout=timeout)
+            if base is None:
+                return None
+            self.head = max(self.head, base + len(writes))
+            return [
+                Appended((Placed(write.stream, version, position, position),))
+                for position, (write, version) in enumerate(
+                    zip(writes, versions, strict=True), base + 1
+                )
+            ]
+
+        return call
+
+    def values(self, writes: Sequence[EncodedWrite]) -> list[tuple[Any, ...]]:
+        """Give writes of one event as the short functions take them."""
+        found: list[tuple[Any, ...]] = []
+        for write in writes:
+            (id,), (type,), (meta,), (data,) = (
+                write.ids,
+                write.types,
+                write.metas,
+                write.data,
+            )
+            category, name = write.stream.category, write.stream.id
+            crc = crc32(data, stream_salt(category, name) + self.salt_of(type))
+            seal = crc32(meta or b"", crc32(id))
+            uuid = pgproto.UUID(id)  # sooner made than the standard library's
+            where = category, name, _number(write.expected)
+            found.append((*where, uuid, type, meta, data, crc, seal))
+        return found
 
     async def call(
         self,
@@ -267,12 +314,44 @@ class Writer:
             data,
             crcs,
             seals,
+            *_tag_columns(writes),
+            packed_conditions(jobs),
             _encode(also).decode() if also else None,
         )
 
 
 def _number(expected: Expected) -> int:
+    if isinstance(expected, AppendCondition):
+        expected = expected.version
     return expected if isinstance(expected, int) else _EXPECTED[expected]
+
+
+def _needs_index(write: EncodedWrite) -> bool:
+    """Tell whether a write has to do with the index of tags."""
+    return write.tags is not None or isinstance(write.expected, AppendCondition)
+
+
+def _tag_keys(tags: Iterable[str]) -> list[pgproto.UUID]:
+    return [pgproto.UUID(tag_key(tag)) for tag in tags]
+
+
+def _tag_columns(writes: Sequence[tuple[int, EncodedWrite]]) -> tuple[Any, ...]:
+    """Give events' numbers, types and tags; nothing if no event has tags."""
+    if all(write.tags is None for _, write in writes):
+        return None, None, None
+    numbers: list[int] = []
+    types: list[str] = []
+    keys: list[pgproto.UUID] = []
+    number = 0
+    for _, write in writes:
+        for type, tags in zip(
+            write.types, write.tags or repeat(NO_TAGS, len(write.ids)), strict=True
+        ):
+            number += 1
+            numbers += [number] * len(tags)
+            types += [type] * len(tags)
+            keys += _tag_keys(tags)
+    return numbers, types, keys
 
 
 class Change(NamedTuple):
@@ -342,10 +421,13 @@ def _verdicts(jobs: Sequence[Job], row: Any) -> list[Verdict]:
 def _refusal(
     jobs: Sequence[Job], job: Job, status: int, about: int | None, told: str | None
 ) -> Verdict:
-    if status == _CONFLICT and about and told:
+    if status in (_CONFLICT, _CONDITION) and about and told:
         writes = [write for each in jobs for write in each.writes]
         write = writes[about - 1]
-        return Conflict(write.stream, write.expected, int(told))
+        expected = write.expected
+        if status == _CONFLICT and isinstance(expected, AppendCondition):
+            expected = expected.version
+        return Conflict(write.stream, expected, int(told))
     if status == _DUPLICATE and told:
         return DuplicateEventError(told, _stream_of(job, UUID(told)))
     return _refused_change([change.also for change in job.also], status, told)

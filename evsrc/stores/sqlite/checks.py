@@ -22,6 +22,12 @@ def stream_key(category: str, id: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def tag_key(tag: str) -> int:
+    """Hash a tag to 63 bits. Two may have one key: the index gives candidates."""
+    digest = blake2b(tag.encode(), digest_size=8, person=b"tag").digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
 def stream_crc(key: int, category: str, id: str, version: int, content: int) -> int:
     """Check a stream's row."""
     return crc32(f"{key}/{version}/{content}/{category}\0{id}".encode())

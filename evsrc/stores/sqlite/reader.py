@@ -15,12 +15,13 @@ from typing import Any, Final, Generic
 from ...core.codec import Codec, Envelope
 from ...core.errors import CorruptionError
 from ...core.event import E, Recorded, StreamName
-from ...core.expectation import AnyQuery, Query
+from ...core.expectation import AnyQuery, Query, matches
 from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
 from ..rows import snapshot_crc
-from .checks import content_crc, event_seals
+from .checks import content_crc, event_seals, tag_key
 from .errors import checked_name, checked_stream
+from .queries import Asked
 from .records import verify_records
 from .sql import sql
 from .writer import find_stream, read_checkpoint, read_head
@@ -104,53 +105,89 @@ class Reader(Generic[E]):
     # The log.
 
     def read_all(self, query: AnyQuery, after: int, limit: int) -> Page[E]:
-        """Give a page of the log; it looks at no more than a window of positions."""
+        """Give a page of the log; it scans no more than a window of positions."""
         with self._snapshot():
             head = self.head()
             if after >= head or limit <= 0:
                 return Page((), after, head)
-            end = min(head, after + _WINDOW)
-            if isinstance(query, Query):
-                rows = self._matching(query, after, end, limit)
-                positions: Sequence[int] = [row[0] for row in rows]
-                columns = list(zip(*rows, strict=True))[1:]
-            else:
-                count = min(end - after, limit)
-                rows = self.db.execute(sql("log_page"), (after, end, count)).fetchall()
-                if len(rows) != count:
-                    raise CorruptionError(
-                        f"positions {after + 1} to {after + count} of the log are not "
-                        "all there"
-                    )
-                positions = range(after + 1, after + 1 + count)
-                columns = list(zip(*rows, strict=True))
-            if not rows:
+            asked = self._asked(query)
+            end = min(head, after + _WINDOW) if asked is None or asked.scans else head
+            positions, columns = self._found(asked, after, end, limit)
+            if not positions:
                 return Page((), end, head)
             self._learn_streams(columns[0])
         events = self._recorded(positions, *columns)
-        reached = positions[-1] if len(rows) == limit else end
-        return Page(events, reached, head)
+        reached = positions[-1] if len(positions) == limit else end
+        return Page(_asked_for(query, events), reached, head)
 
-    def _matching(
-        self, query: Query, after: int, end: int, limit: int
-    ) -> list[tuple[Any, ...]]:
-        wanted = [
+    def read_backward(self, query: AnyQuery, before: int, limit: int) -> Page[E]:
+        """Give a page of the log before a position (START: its end), newest first."""
+        with self._snapshot():
+            head = self.head()
+            last = min(before - 1, head) if before else head
+            if last <= START or limit <= 0:
+                return Page((), before if limit <= 0 else START, head)
+            asked = self._asked(query)
+            start = START if asked and not asked.scans else max(START, last - _WINDOW)
+            positions, columns = self._found(asked, start, last, limit, backward=True)
+            if positions:
+                self._learn_streams(columns[0])
+        events = self._recorded(positions, *columns) if positions else ()
+        reached = start + 1 if start else START
+        if len(positions) == limit:
+            reached = positions[-1]
+        return Page(_asked_for(query, events), reached, head)
+
+    def _found(
+        self,
+        asked: Asked | None,
+        after: int,
+        last: int,
+        limit: int,
+        *,
+        backward: bool = False,
+    ) -> tuple[Sequence[int], list[Sequence[Any]]]:
+        """Give the positions of what is asked for (None: of everything), and the rest.
+
+        As columns: rows that live on would be walked through by the collector.
+        """
+        if asked is None:
+            return self._every(after, last, limit, backward=backward)
+        if asked.tagged or backward:
+            found = asked.positions(self.db, after, last, limit, backward=backward)
+            rows = self.db.execute(sql("events_at"), (json.dumps(found),)).fetchall()
+            if len(rows) != len(found):
+                raise CorruptionError("the index of tags has events that are not there")
+            rows = rows[::-1] if backward else rows
+        else:
+            bounds = after, last, asked.untagged, limit
+            rows = self.db.execute(sql("log_page_matching"), bounds).fetchall()
+        positions, *columns = zip(*rows, strict=True) if rows else ((),)
+        return positions, list(columns)
+
+    def _every(
+        self, after: int, last: int, limit: int, *, backward: bool
+    ) -> tuple[Sequence[int], list[Sequence[Any]]]:
+        count = min(last - after, limit)
+        statement, first, end = "log_page", after + 1, after + count
+        if backward:
+            statement, first, end = "log_page_backward", last - count + 1, last
+        rows = self.db.execute(sql(statement), (after, last, count)).fetchall()
+        if len(rows) != count:
+            raise CorruptionError(f"positions {first} to {end} are not all in the log")
+        positions = range(first, end + 1)
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        return tuple(reversed(positions) if backward else positions), columns
+
+    def _asked(self, query: AnyQuery) -> Asked | None:
+        if not isinstance(query, Query):
+            return None
+        wanted = {
             name for item in query.items for name in (*item.categories, *item.types)
-        ]
-        if any(name not in self.keys for name in wanted):
+        }
+        if not wanted <= self.keys.keys():
             self._read_names()
-        items = json.dumps(
-            [
-                [self._keys_of(item.categories), self._keys_of(item.types)]
-                for item in query.items
-            ]
-        )
-        found = self.db.execute(sql("log_page_matching"), (after, end, items, limit))
-        return found.fetchall()
-
-    def _keys_of(self, names: Iterable[str]) -> list[int] | None:
-        wanted = list(names)
-        return [self.keys.get(name, -1) for name in wanted] if wanted else None
+        return Asked(query, lambda name: self.keys.get(name, -1))
 
     def head(self) -> int:
         """Give the log's last position."""
@@ -296,11 +333,41 @@ class Reader(Generic[E]):
     def _verify_log(self) -> None:
         after = START
         undecoded = Reader(self.db, Codec(_refuse, _refuse, lambda _type, data: data))
-        while True:
-            page = undecoded.read_all("all", after, 1000)
+        tags = 0
+        while page := undecoded.read_all("all", after, 1000):
             if not page.events:
-                return
+                break
+            tags += sum(self._verify_tags(recorded) for recorded in page.events)
             after = page.reached
+        (stored,) = self.db.execute("SELECT count(*) FROM evsrc_tag").fetchone()
+        if stored != tags:
+            raise CorruptionError(f"the index of tags has {stored} rows, not {tags}")
+
+    def _verify_tags(self, recorded: Recorded[Any]) -> int:
+        """See that the index has an event's tags; tell how many."""
+        keys = set(map(tag_key, recorded.tags))
+        for key in keys:
+            row = key, self.keys[recorded.type], recorded.position
+            if self.db.execute(sql("has_tag"), row).fetchone() is None:
+                raise CorruptionError(
+                    f"a tag of the event at position {recorded.position} is not indexed"
+                )
+        return len(keys)
+
+
+def _asked_for(
+    query: AnyQuery, events: tuple[Recorded[E], ...]
+) -> tuple[Recorded[E], ...]:
+    """Leave out those that only share the hash of a tag with what was asked for."""
+    if not isinstance(query, Query) or not any(item.tags for item in query.items):
+        return events
+    return tuple(
+        [
+            recorded
+            for recorded in events
+            if matches(query, recorded.stream.category, recorded.type, recorded.tags)
+        ]
+    )
 
 
 def _refuse(_: object) -> Any:

@@ -155,9 +155,15 @@ class _Store(Generic[E]):
         return await self.reading.run(lambda: self.reader.load_events(stream, after))
 
     async def read_all(
-        self, query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
+        self,
+        query: AnyQuery = ALL,
+        *,
+        after: int = START,
+        limit: int = 1000,
+        backward: bool = False,
     ) -> Page[E]:
-        return await self.reading.run(lambda: self.reader.read_all(query, after, limit))
+        read = self.reader.read_backward if backward else self.reader.read_all
+        return await self.reading.run(lambda: read(query, after, limit))
 
     async def find(self, event_id: UUID) -> Recorded[E] | None:
         return await self.reading.run(lambda: self.reader.find(event_id.bytes))

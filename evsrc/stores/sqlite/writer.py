@@ -18,7 +18,7 @@ from ...core.errors import (
     StoreError,
 )
 from ...core.event import StreamName
-from ...core.expectation import satisfies
+from ...core.expectation import AppendCondition, satisfies
 from ...core.snapshot import Snapshot
 from ...ports import (
     START,
@@ -39,8 +39,10 @@ from .checks import (
     name_crc,
     stream_crc,
     stream_key,
+    tag_key,
 )
 from .errors import checked_name, checked_number, checked_stream, is_fatal
+from .queries import last_match
 from .records import lost_lease, put_letter
 from .sql import sql
 
@@ -196,10 +198,28 @@ class Writer:
             actual = ahead.get(name)
             if actual is None:
                 actual = self._stream(flight, name).version
-            if not satisfies(write.expected, actual):
-                return Conflict(name, write.expected, actual)
+            expected = write.expected
+            if not satisfies(expected, actual):
+                version = getattr(expected, "version", expected)
+                return Conflict(name, version, actual)
+            if isinstance(expected, AppendCondition):
+                against = self._against(flight, expected)
+                if against is not None:
+                    return Conflict(name, expected, against)
             ahead[name] = actual + len(write.ids)
         return None
+
+    def _against(self, flight: _Flight, condition: AppendCondition) -> int | None:
+        """Give the position of an event that stands against *condition*."""
+        query, known = condition.query, self.names | flight.names
+
+        def key_of(name: str) -> int:
+            nonlocal known
+            if name not in known:
+                known = {name: -1} | known | self._all_names(flight)
+            return known[name]
+
+        return last_match(self.db, query, key_of, condition.after, flight.head)
 
     def _stream(self, flight: _Flight, name: StreamName) -> _Stream:
         known = flight.streams.get(name)
@@ -226,6 +246,10 @@ class Writer:
             self.db.execute(sql("put_event"), *rows)
         else:
             self.db.executemany(sql("put_event"), rows)
+        if write.tags is not None:
+            tagged = zip(write.tags, types, positions, strict=True)
+            index = {(tag_key(tag), t, p) for tags, t, p in tagged for tag in tags}
+            self.db.executemany(sql("put_tag"), index)
         stream.content = content_crc(types, data, stream.content)
         stream.version += count
         flight.head += count
@@ -234,14 +258,18 @@ class Writer:
     def _name(self, flight: _Flight, name: str) -> int:
         key = self.names.get(name) or flight.names.get(name)
         if key is None:
-            for known, text, crc in self.db.execute(sql("names")):
-                flight.names[checked_name(known, text, crc)] = known
-            key = flight.names.get(name)
+            key = self._all_names(flight).get(name)
         if key is None:
             key = len(flight.names) + 1
             self.db.execute(sql("add_name"), (key, name, name_crc(key, name)))
             flight.names[name] = key
         return key
+
+    def _all_names(self, flight: _Flight) -> dict[str, int]:
+        """Read the names anew: another process may have added some."""
+        for known, text, crc in self.db.execute(sql("names")):
+            flight.names[checked_name(known, text, crc)] = known
+        return flight.names
 
     def _repeated(self, flight: _Flight, job: Job) -> Appended | None:
         """Tell where these events already are, if all are, in the same places."""

@@ -106,6 +106,128 @@ CREATE TABLE @evsrc_lease (
   crc   bigint NOT NULL
 );
 
+-- Where events with tags are, by the first half of the tag's SHA-256. Event types come
+-- before positions: a tag that very many events have is then as quickly searched for a
+-- type as one that few have.
+CREATE TABLE @evsrc_tag (
+  tag      uuid   NOT NULL,
+  type     text   COLLATE "C" NOT NULL,
+  position bigint NOT NULL,
+  PRIMARY KEY (tag, type, position)
+);
+
+CREATE FUNCTION @evsrc_tag_key(_tag text) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT
+AS $$ SELECT encode(substr(sha256(convert_to(_tag, 'UTF8')), 1, 16), 'hex')::uuid $$;
+
+-- The first positions from _after to _last (_backward: the last ones) of what is asked
+-- for, each once and in order. _items: an array of {categories, types, tags}, each a
+-- list or null; null: everything. Tags are keys. A tag's types are walked through one
+-- step of the index for each.
+CREATE FUNCTION @evsrc_positions(
+  _after bigint, _last bigint, _limit bigint, _backward boolean, _items jsonb
+) RETURNS SETOF bigint LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+  _item   jsonb;
+  _tags   uuid[];
+  _tag    uuid;
+  _others uuid[];
+  _types  text[];
+  _kinds  text[];
+  _type   text;
+  _within text[];
+  _sign   int := CASE WHEN _backward THEN -1 ELSE 1 END;
+  _found  bigint[] := '{}';
+BEGIN
+  IF _items IS NULL THEN
+    IF _backward THEN
+      RETURN QUERY SELECT position FROM @evsrc_event
+        WHERE position > _after AND position <= _last ORDER BY position DESC LIMIT _limit;
+    ELSE
+      RETURN QUERY SELECT position FROM @evsrc_event
+        WHERE position > _after AND position <= _last ORDER BY position LIMIT _limit;
+    END IF;
+    RETURN;
+  END IF;
+  FOR _item IN SELECT value FROM jsonb_array_elements(_items) LOOP
+    _tags := ARRAY(SELECT jsonb_array_elements_text(_item -> 'tags')::uuid);
+    _types := ARRAY(SELECT jsonb_array_elements_text(_item -> 'types'));
+    _within := ARRAY(SELECT jsonb_array_elements_text(_item -> 'categories'));
+    IF cardinality(_tags) = 0 THEN
+      IF _backward THEN
+        _found := _found || ARRAY(SELECT position FROM @evsrc_event
+          WHERE position > _after AND position <= _last
+            AND (cardinality(_types) = 0 OR type = ANY (_types))
+            AND (cardinality(_within) = 0 OR category = ANY (_within))
+          ORDER BY position DESC LIMIT _limit);
+      ELSE
+        _found := _found || ARRAY(SELECT position FROM @evsrc_event
+          WHERE position > _after AND position <= _last
+            AND (cardinality(_types) = 0 OR type = ANY (_types))
+            AND (cardinality(_within) = 0 OR category = ANY (_within))
+          ORDER BY position LIMIT _limit);
+      END IF;
+      CONTINUE;
+    END IF;
+    _kinds := _types;
+    IF cardinality(_types) = 0 THEN
+      _type := '';  -- no name is empty
+      LOOP
+        SELECT t.type INTO _type FROM @evsrc_tag AS t
+         WHERE t.tag = _tags[1] AND t.type > _type ORDER BY t.type LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        _kinds := _kinds || _type;
+      END LOOP;
+    END IF;
+    FOREACH _type IN ARRAY _kinds LOOP
+      _tag := _tags[1];
+      IF cardinality(_tags) > 1 THEN  -- the rarest is searched, the others looked up
+        SELECT each INTO _tag FROM unnest(_tags) AS each, LATERAL (
+          SELECT count(*) AS n FROM (
+            SELECT FROM @evsrc_tag AS t
+             WHERE t.tag = each AND t.type = _type
+               AND t.position > _after AND t.position <= _last LIMIT 1000) AS few
+          ) AS counted ORDER BY n LIMIT 1;
+      END IF;
+      _others := array_remove(_tags, _tag);
+      IF _backward THEN
+        _found := _found || ARRAY(SELECT a.position FROM @evsrc_tag AS a
+          WHERE a.tag = _tag AND a.type = _type
+            AND a.position > _after AND a.position <= _last
+            AND (cardinality(_others) = 0 OR NOT EXISTS (
+              SELECT FROM unnest(_others) AS other WHERE NOT EXISTS (
+                SELECT FROM @evsrc_tag AS b WHERE b.tag = other AND b.type = _type
+                   AND b.position = a.position)))
+            AND (cardinality(_within) = 0 OR (SELECT e.category FROM @evsrc_event AS e
+                  WHERE e.position = a.position) = ANY (_within))
+          ORDER BY a.position DESC LIMIT _limit);
+      ELSE
+        _found := _found || ARRAY(SELECT a.position FROM @evsrc_tag AS a
+          WHERE a.tag = _tag AND a.type = _type
+            AND a.position > _after AND a.position <= _last
+            AND (cardinality(_others) = 0 OR NOT EXISTS (
+              SELECT FROM unnest(_others) AS other WHERE NOT EXISTS (
+                SELECT FROM @evsrc_tag AS b WHERE b.tag = other AND b.type = _type
+                   AND b.position = a.position)))
+            AND (cardinality(_within) = 0 OR (SELECT e.category FROM @evsrc_event AS e
+                  WHERE e.position = a.position) = ANY (_within))
+          ORDER BY a.position LIMIT _limit);
+      END IF;
+    END LOOP;
+  END LOOP;
+  RETURN QUERY SELECT p FROM (SELECT DISTINCT unnest(_found) AS p) AS once
+    ORDER BY p * _sign LIMIT _limit;
+END $$;
+
+-- The same at the moment of the call, not of the statement: for appends, under the lock.
+CREATE FUNCTION @evsrc_against(_after bigint, _items jsonb) RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (SELECT @evsrc_positions(_after, 9223372036854775807, 1, true, _items));
+END $$;
+
 CREATE FUNCTION @evsrc_put_dead_letter(_letter @evsrc_dead_letter) RETURNS void
 LANGUAGE sql AS $$
   INSERT INTO @evsrc_dead_letter AS d SELECT _letter.*
@@ -122,14 +244,17 @@ $$;
 --
 -- A job is one append; its writes and events follow one another in the arrays, in order.
 -- _w_expected: a version, or -1 any, -2 a stream that exists. _also: what is to be
--- written beside events, as JSON objects that name their job. _careful: look for event
+-- written beside events, as JSON objects that name their job. _t_*: the tags of events,
+-- by the event's number. _conditions: JSON objects that name their write: `after`,
+-- `items` (see evsrc_positions), and `rivals`: the numbers of events of earlier jobs that
+-- stand against it if they are accepted. _careful: look for event
 -- ids that are there already before inserting (without it they end the statement).
 -- _wait: for how many milliseconds to wait for a lock, if the role has no limit of its
 -- own; 0: for ever. _queued: concurrent ordering, after a lost race: let one such
 -- append after the other have a stream.
 --
 -- status: 0 appended, 1 conflict, 2 repeated, 3 an event id is used elsewhere,
--- 4 a checkpoint is elsewhere, 5 a lease is lost. base: serial ordering, what is to be
+-- 4 a checkpoint is elsewhere, 5 a lease is lost, 6 a condition does not hold. base: serial ordering, what is to be
 -- added to the positions of status 0. about: the write of a conflict; told: the id,
 -- position or token to report.
 CREATE FUNCTION @evsrc_append(
@@ -138,7 +263,8 @@ CREATE FUNCTION @evsrc_append(
   _w_job int[], _w_stream int[], _w_count int[], _w_expected bigint[],
   _e_write int[], _e_id uuid[], _e_type text[], _e_meta bytea[], _e_data bytea[],
   _e_crc bigint[], _e_seal bigint[],
-  _also json,
+  _t_event int[], _t_type text[], _t_tag uuid[],
+  _conditions jsonb, _also json,
   OUT head bigint, OUT status int[], OUT about int[], OUT told text[],
   OUT w_version bigint[], OUT w_first bigint[], OUT w_last bigint[], OUT base bigint
 ) LANGUAGE plpgsql
@@ -170,6 +296,7 @@ DECLARE
   _id      uuid;
   _change  record;
   _found   record;
+  _rival   int;
 BEGIN
   IF NOT _lossy AND current_setting('synchronous_commit') = 'off' THEN
     RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'EV001';
@@ -189,6 +316,13 @@ BEGIN
     END LOOP;
   END IF;
   IF _concurrent THEN
+    -- A condition over the log has to see every append that comes before it, so it waits
+    -- for those that are under way, and holds up others. Before the floor, too.
+    IF _conditions IS NULL THEN
+      PERFORM pg_advisory_xact_lock_shared(7703, '@evsrc_event'::regclass::oid::int);
+    ELSE
+      PERFORM pg_advisory_xact_lock(7703, '@evsrc_event'::regclass::oid::int);
+    END IF;
     -- The floor: no position at or below it can still appear because of us. Readers
     -- stop below the lowest floor that is held. It is taken before a position is drawn,
     -- once: the first covers all of a transaction, and the table of locks is small. (A
@@ -231,6 +365,24 @@ BEGIN
         _refused := 1;
         about[_job] := _w;
         told[_job] := _actual;
+      END IF;
+      IF _refused = 0 AND _conditions IS NOT NULL THEN
+        FOR _change IN SELECT * FROM jsonb_to_recordset(_conditions) AS c(
+            write int, after bigint, items jsonb, rivals int[]) WHERE c.write = _w LOOP
+          SELECT max(r) INTO _rival FROM unnest(_change.rivals) AS r
+           WHERE _shift_v[_e_write[r]] IS NOT NULL;
+          IF _rival IS NOT NULL THEN
+            _refused := 6;
+            about[_job] := _w;
+            told[_job] := -_rival;  -- its position is not known yet
+          ELSE
+            told[_job] := @evsrc_against(_change.after, _change.items);
+            IF told[_job] IS NOT NULL THEN
+              _refused := 6;
+              about[_job] := _w;
+            END IF;
+          END IF;
+        END LOOP;
       END IF;
       _shift_v[_w] := _actual - _first_e + 1;
       _shift_r[_w] := _total - _job_e + 1;
@@ -377,6 +529,22 @@ BEGIN
                                     _base + _shift_r[e.w] + n) AS p) AS place
      WHERE v IS NOT NULL
      ORDER BY _w_stream[e.w], n;  -- one order for all: waits cannot form a circle
+    IF _t_event IS NOT NULL THEN
+      INSERT INTO @evsrc_tag (tag, type, position)
+      SELECT t.tag, t.type, coalesce(_drawn[_shift_r[_e_write[t.e]] + t.e],
+                                     _base + _shift_r[_e_write[t.e]] + t.e)
+        FROM unnest(_t_event, _t_type, _t_tag) AS t(e, type, tag)
+       WHERE _shift_v[_e_write[t.e]] IS NOT NULL;
+    END IF;
+    IF _conditions IS NOT NULL THEN
+      FOR _job IN 1 .. _jobs LOOP
+        IF status[_job] = 6 AND told[_job]::bigint < 0 THEN
+          _rival := -told[_job]::int;
+          told[_job] := coalesce(_drawn[_shift_r[_e_write[_rival]] + _rival],
+                                 _base + _shift_r[_e_write[_rival]] + _rival);
+        END IF;
+      END LOOP;
+    END IF;
     base := _base;
     IF _concurrent THEN
       FOR _i IN 1 .. _writes LOOP
@@ -390,10 +558,12 @@ BEGIN
 END $$;
 
 -- The most frequent append, one event with serial ordering, in less than half the time.
--- position: null: a conflict, or it was here before (ask evsrc_append).
+-- _after: null: there is no condition. position: null: a conflict, or it was here before
+-- (ask evsrc_append).
 CREATE FUNCTION @evsrc_append_one(
   _lossy boolean, _wait int, _category text, _stream_id text, _expected bigint,
   _id uuid, _type text, _meta bytea, _data bytea, _crc bigint, _seal bigint,
+  _tags uuid[], _after bigint, _items jsonb,
   OUT version bigint, OUT "position" bigint
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
@@ -415,10 +585,14 @@ BEGIN
   PERFORM pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int);
   SELECT e.version INTO version FROM @evsrc_event AS e
    WHERE e.category = _category AND e.stream_id = _stream_id
+     AND e.version >= _expected  -- or it would read all versions of an index page
    ORDER BY e.version DESC LIMIT 1;
   version := coalesce(version, 0);
   IF NOT (_expected = version OR _expected = -1
           OR (_expected = -2 AND version > 0)) THEN
+    RETURN;
+  END IF;
+  IF _after IS NOT NULL AND @evsrc_against(_after, _items) IS NOT NULL THEN
     RETURN;
   END IF;
   UPDATE @evsrc_log AS l SET head = l.head + 1
@@ -435,6 +609,66 @@ BEGIN
           ((_seal + position * 1000003 + _now % 4294967291) % 4294967291
             - 2147483648)::int,
           _id, _category, _stream_id, _type, _meta, _data);
+  IF _tags IS NOT NULL THEN
+    INSERT INTO @evsrc_tag (tag, type, position)
+    SELECT tag, _type, position FROM unnest(_tags) AS tag;
+  END IF;
+END $$;
+
+-- The most frequent flight, with serial ordering: appends of one event each, no two to
+-- the same stream. They are judged and written as sets. base: the position before the
+-- first; null: nothing is written, because one of them is a conflict, or was here before
+-- (ask evsrc_append, which judges each alone). versions: what each stream has now.
+CREATE FUNCTION @evsrc_append_each(
+  _lossy boolean, _wait int, _categories text[], _stream_ids text[],
+  _expected bigint[], _ids uuid[], _types text[], _metas bytea[], _data bytea[],
+  _crcs bigint[], _seals bigint[],
+  OUT versions bigint[], OUT base bigint
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+  _now bigint;
+BEGIN
+  IF NOT _lossy AND current_setting('synchronous_commit') = 'off' THEN
+    RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'EV001';
+  END IF;
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
+      USING ERRCODE = 'EV003';
+  END IF;
+  IF current_setting('lock_timeout') = '0' THEN
+    PERFORM set_config('lock_timeout', _wait::text, true);
+  END IF;
+  PERFORM pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int);
+  SELECT array_agg(CASE WHEN x = coalesce(v, 0) OR x = -1 OR (x = -2 AND v > 0)
+                        THEN coalesce(v, 0) + 1 END ORDER BY n) INTO versions
+    FROM unnest(_categories, _stream_ids, _expected) WITH ORDINALITY AS s(c, i, x, n)
+    LEFT JOIN LATERAL (
+      SELECT e.version AS v FROM @evsrc_event AS e
+       WHERE e.category = s.c AND e.stream_id = s.i AND e.version >= s.x
+       ORDER BY e.version DESC LIMIT 1) AS newest ON true;
+  IF array_position(versions, NULL) IS NOT NULL THEN
+    RETURN;
+  END IF;
+  UPDATE @evsrc_log AS l SET head = l.head + cardinality(versions)
+   WHERE l.key = 0 AND l.ordering = 'serial'
+  RETURNING l.head - cardinality(versions) INTO base;
+  IF base IS NULL THEN
+    RAISE EXCEPTION 'the ordering is not serial' USING ERRCODE = 'EV002';
+  END IF;
+  _now := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+  INSERT INTO @evsrc_event (position, version, at, crc, seal, event_id,
+                            category, stream_id, type, meta, data)
+  SELECT base + n, v, _now,
+         ((crc + v * 1000003) % 4294967291 - 2147483648)::int,
+         ((seal + (base + n) * 1000003 + _now % 4294967291) % 4294967291
+           - 2147483648)::int,
+         id, c, i, type, meta, data
+    FROM unnest(versions, _categories, _stream_ids, _ids, _types, _metas, _data,
+                _crcs, _seals)
+           WITH ORDINALITY AS e(v, c, i, id, type, meta, data, crc, seal, n);
 END $$;
 
 -- Concurrent ordering: everything up to here is committed and visible, or never will
@@ -476,9 +710,33 @@ EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
   RETURN encode(_data, 'hex');
 END $$;
 
+-- An event's tags are in its metadata; those that are damaged show none.
+CREATE FUNCTION @evsrc_tags(_meta bytea) RETURNS SETOF text
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+  IF position('"$tags":'::bytea IN _meta) > 0 THEN
+    RETURN QUERY
+      SELECT jsonb_array_elements_text(convert_from(_meta, 'UTF8')::jsonb -> '$tags');
+  END IF;
+EXCEPTION WHEN data_exception THEN
+  RETURN;
+END $$;
+
+CREATE FUNCTION @evsrc_untagged(_meta bytea) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+  IF position('"$tags":'::bytea IN _meta) > 0 THEN
+    RETURN nullif(convert_from(_meta, 'UTF8')::jsonb - '$tags', '{}');
+  END IF;
+  RETURN @evsrc_text(_meta);
+EXCEPTION WHEN data_exception THEN
+  RETURN @evsrc_text(_meta);
+END $$;
+
 CREATE VIEW @evsrc_events AS
-SELECT position, category, stream_id, version, type,
-       @evsrc_text(data) AS data, @evsrc_text(meta) AS metadata,
+SELECT position, category, stream_id, version, type, @evsrc_text(data) AS data,
+       @evsrc_untagged(meta) AS metadata,
+       nullif(ARRAY(SELECT @evsrc_tags(meta)), '{}') AS tags,
        'epoch'::timestamptz + at * interval '1 microsecond' AS recorded_at, event_id
   FROM @evsrc_event;
 

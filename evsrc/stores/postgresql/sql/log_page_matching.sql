@@ -1,12 +1,15 @@
--- Beside the head: rows of these categories, of these types, or of both in a pair.
-SELECT head, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL, NULL, NULL
-  FROM @evsrc_log WHERE key = 0
-UNION ALL
-(SELECT position, category, stream_id, version, type,
-        uuid_send(event_id), at, meta, data, crc::bigint + seal
-   FROM @evsrc_event
-  WHERE position > $1 AND position <= $2
-    AND (category = ANY ($4) OR type = ANY ($5)
-         OR (category, type) IN (SELECT * FROM unnest($6::text[], $7::text[])))
-  ORDER BY position LIMIT $3)
+-- Like log_page: events of these categories, of these types, or of both in a pair.
+SELECT (SELECT head FROM @evsrc_log WHERE key = 0),
+       string_agg(int8send(position), ''), string_agg(int8send(version), ''),
+       string_agg(int8send(at), ''), string_agg(int8send(crc::bigint + seal), ''),
+       string_agg(uuid_send(event_id), ''),
+       string_agg(textsend(category) || E'\\x00'::bytea || textsend(stream_id)
+                  || E'\\x00'::bytea || textsend(type), E'\\xff'::bytea),
+       array_agg(meta), array_agg(data)
+  FROM (SELECT position, version, at, crc, seal, event_id,
+               category, stream_id, type, meta, data
+          FROM @evsrc_event
+         WHERE position > $1 AND position <= $2
+           AND (category = ANY ($4) OR type = ANY ($5)
+                OR (category, type) IN (SELECT * FROM unnest($6::text[], $7::text[])))
+         ORDER BY position LIMIT $3) AS page

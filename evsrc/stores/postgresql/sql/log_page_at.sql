@@ -1,0 +1,14 @@
+-- Like log_page: from $1 to $2 up to $3 events, $4 backward, of the items $5 (or all).
+SELECT (SELECT head FROM @evsrc_log WHERE key = 0),
+       string_agg(int8send(position), ''), string_agg(int8send(version), ''),
+       string_agg(int8send(at), ''), string_agg(int8send(crc::bigint + seal), ''),
+       string_agg(uuid_send(event_id), ''),
+       string_agg(textsend(category) || E'\\x00'::bytea || textsend(stream_id)
+                  || E'\\x00'::bytea || textsend(type), E'\\xff'::bytea),
+       array_agg(meta), array_agg(data)
+  FROM (SELECT position, version, at, crc, seal, event_id,
+               category, stream_id, type, meta, data
+          FROM @evsrc_event
+         WHERE position = ANY (ARRAY(
+           SELECT @evsrc_positions($1, $2, $3, $4, $5::text::jsonb)))
+         ORDER BY CASE WHEN $4 THEN -position ELSE position END) AS page

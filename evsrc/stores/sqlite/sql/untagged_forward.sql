@@ -1,0 +1,11 @@
+-- ?1 after this position, ?2 up to this one,
+-- ?3 JSON array of items [[category keys] or null, [type keys] or null], ?4 limit
+SELECT position FROM evsrc_event
+ WHERE position > ?1 AND position <= ?2
+   AND (category, type) IN (
+     SELECT c.key, t.key FROM json_each(?3) AS item
+       JOIN evsrc_name AS c ON json_extract(item.value, '$[0]') IS NULL
+         OR c.key IN (SELECT value FROM json_each(item.value, '$[0]'))
+       JOIN evsrc_name AS t ON json_extract(item.value, '$[1]') IS NULL
+         OR t.key IN (SELECT value FROM json_each(item.value, '$[1]')))
+ ORDER BY position LIMIT ?4
