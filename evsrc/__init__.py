@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         SubscriptionStateError,
         TransactionError,
         UnhandledEventError,
+        UpcasterError,
     )
     from .core.errors import (
         EvsrcError as EventSourceError,
@@ -117,6 +118,11 @@ if TYPE_CHECKING:
         Snapshotting,
         every,
         json_snapshots,
+    )
+    from .core.upcast import (
+        Chain,
+        Upcaster,
+        chain,
     )
     from .core.view import (
         View,
@@ -338,6 +344,7 @@ _HOMES = {
     "SubscriptionStateError": "core.errors",
     "TransactionError": "core.errors",
     "UnhandledEventError": "core.errors",
+    "UpcasterError": "core.errors",
     "Metadata": "core.event",
     "NO_METADATA": "core.event",
     "NewEvent": "core.event",
@@ -371,6 +378,9 @@ _HOMES = {
     "Snapshotting": "core.snapshot",
     "every": "core.snapshot",
     "json_snapshots": "core.snapshot",
+    "Chain": "core.upcast",
+    "Upcaster": "core.upcast",
+    "chain": "core.upcast",
     "View": "core.view",
     "merge": "core.view",
     "AggregateRoot": "facade.aggregate",
@@ -500,6 +510,7 @@ __all__ = [
     "Appended",
     "Batched",
     "Breaker",
+    "Chain",
     "Checkpoint",
     "CheckpointAheadError",
     "CheckpointData",
@@ -622,6 +633,8 @@ __all__ = [
     "Transactional",
     "UnhandledEventError",
     "UnknownEvent",
+    "Upcaster",
+    "UpcasterError",
     "View",
     "ViewProjection",
     "Worker",
@@ -636,6 +649,7 @@ __all__ = [
     "both",
     "by_class",
     "cancel_rebuild",
+    "chain",
     "class_of",
     "compose",
     "compose_map",

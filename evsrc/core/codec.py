@@ -18,6 +18,7 @@ from typing import (
     Protocol,
     TypeAlias,
     TypeVar,
+    cast,
     get_args,
     get_origin,
 )
@@ -32,8 +33,10 @@ from .errors import (
     EventTypeNotFoundError,
     InvalidEventError,
     SerializationError,
+    UpcasterError,
 )
 from .event import NO_TAGS, E, StreamName, checked_tags
+from .upcast import SHAPE, Body, Chain
 
 EnvT = TypeVar("EnvT", covariant=True)
 K = TypeVar("K")
@@ -137,8 +140,8 @@ def enc_hook(value: Any) -> Any:
 def dec_hook(type: type, value: Any) -> Any:
     """Build a pyrsistent collection or a pydantic model from plain data.
 
-    >>> dec_hook(PMap[str, int], {"a": 1})
-    pmap({'a': 1})
+    >>> dec_hook(PMap[int, bool], {"1": True})
+    pmap({1: True})
     """
     origin: Any = get_origin(type) or type
     arguments: tuple[Any, ...] = get_args(type)
@@ -156,7 +159,7 @@ def dec_hook(type: type, value: Any) -> Any:
 def _convert(value: Any, container: Any, arguments: tuple[Any, ...]) -> Any:
     wanted = container[arguments] if arguments else container
     try:
-        return msgspec.convert(value, wanted, dec_hook=dec_hook)
+        return msgspec.convert(value, wanted, str_keys=True, dec_hook=dec_hook)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from error  # msgspec adds the outer path
 
@@ -256,9 +259,13 @@ def _difference(event: Any, back: Any, free: Collection[str]) -> str | None:
     return None
 
 
+_NO_UPCASTERS: Final[Mapping[str, Chain]] = {}
+
+
 def json_codec(  # noqa: C901 - three closures over one table
     types: Mapping[str, type[E]],
     *,
+    upcasters: Mapping[str, Chain] = _NO_UPCASTERS,
     unknown: Literal["opaque", "error"] = "opaque",
     enc_hook: Hook = enc_hook,
     dec_hook: DecodeHook = dec_hook,
@@ -268,6 +275,10 @@ def json_codec(  # noqa: C901 - three closures over one table
 
     Args:
         types: stored name to class; the names never change, the classes may be renamed.
+        upcasters: for stored names whose shape has changed, how to read the older ones.
+            Their events are stored with the number of the shape, under `$shape`. A
+            body of a shape that is not known yet is a SerializationError, so let all
+            who read have the new step before anybody writes with it.
         unknown: a stored name that is not in *types* is read as an `Opaque`, or is an
             EventTypeNotFoundError.
         enc_hook: value to plain data, for types that msgspec does not know; the default
@@ -279,17 +290,25 @@ def json_codec(  # noqa: C901 - three closures over one table
     Raises:
         DuplicateEventTypeError: one class under two names (it could not be read back as
             what it was written).
+        UpcasterError: an upcaster's name is not in *types*, or its class cannot carry
+            the number of the shape: it is array_like, or has a field of that name.
         EventTypeNotFoundError: tags for a class that is not in *types*.
     """
     encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
-    decoders: dict[str, Decode] = {
+    plain: dict[str, Decode] = {
         name: msgspec.json.Decoder(cls, dec_hook=dec_hook).decode
         for name, cls in types.items()
     }
+    heads = {name: _head(name, types, steps) for name, steps in upcasters.items()}
+    decoders = plain | {
+        name: _upcasting(plain[name], heads[name], steps)
+        for name, steps in upcasters.items()
+    }
     names = _names_of(types)
     known = {
-        cls: checker(cls, encode, decoders[name], name) for cls, name in names.items()
+        cls: checker(cls, encode, plain[name], name) for cls, name in names.items()
     }
+    headed = {cls: heads[name] for cls, name in names.items() if name in heads}
 
     def name_of(event: E) -> str:
         try:
@@ -304,9 +323,12 @@ def json_codec(  # noqa: C901 - three closures over one table
         if isinstance(event, Opaque):
             return event.data
         try:
-            return encode(event)
+            data = encode(event)
         except ValueError as error:  # such as a lone surrogate
             raise InvalidEventError(names[type(event)], str(error)) from error
+        if headed and (head := headed.get(type(event))) is not None:
+            return head + (b"}" if data == b"{}" else b"," + data[1:])
+        return data
 
     def decode_event(type: str, data: bytes) -> E:
         decoder = decoders.get(type)
@@ -342,6 +364,42 @@ def tagging(tags: Tags, names: Mapping[type, str]) -> Callable[[Any], frozenset[
         return NO_TAGS if own is None else checked_tags(names[cls], own(event))
 
     return tags_of
+
+
+def _head(name: str, types: Mapping[str, type[Any]], steps: Chain) -> bytes:
+    """Give what the JSON of today's shape starts with."""
+    if name not in types:
+        known = ", ".join(types) or "none"
+        raise UpcasterError(f"upcasters for {name!r}, which is no type: {known}")
+    if not isinstance(steps, Chain):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UpcasterError(f"upcasters for {name!r} must be a chain(...): {steps!r}")
+    cls = types[name]
+    if cls.__struct_config__.array_like or SHAPE in cls.__struct_encode_fields__:
+        raise UpcasterError(
+            f"{cls.__qualname__} cannot carry {SHAPE!r}, the number of its shape"
+        )
+    return b'{"%b":%d' % (SHAPE.encode(), steps.shape)
+
+
+def _upcasting(decode: Decode, head: bytes, steps: Chain) -> Decode:
+    start = len(head)
+
+    def decode_any(data: bytes) -> Any:
+        if data[:start] == head and (following := data[start : start + 1]) in b",}":
+            rest = data[start + 1 :]
+            return decode(b"{" + rest if following == b"," else b"{}")
+        body = msgspec.json.decode(data)
+        if not isinstance(body, dict):
+            return decode(data)  # says what is wrong with it
+        try:
+            today = steps(cast("Body", body))
+        except Exception as error:
+            raise ValueError(
+                f"upcasting failed with {type(error).__name__}: {error}"
+            ) from error
+        return decode(msgspec.json.encode(today))
+
+    return decode_any
 
 
 def _names_of(types: Mapping[str, type[E]]) -> dict[type, str]:

@@ -14,6 +14,7 @@ know an error as a builtin one, the builtin stays a second base.
     │   └── InvalidEventError          (ValueError) an event whose fields do not fit
     ├── EventTypeNotFoundError         (KeyError) no class is known for a stored name
     ├── DuplicateEventTypeError        (ValueError) two classes claim one stored name
+    ├── UpcasterError                  (ValueError) upcasters that could never be used
     ├── StoreError
     │   ├── StoreClosedError           used after close
     │   ├── StoreBusyError             another process held the file for too long
@@ -172,6 +173,10 @@ class DuplicateEventTypeError(EvsrcError, ValueError):
         self.event_type = event_type
         self.existing_class = existing_class
         self.new_class = new_class
+
+
+class UpcasterError(EvsrcError, ValueError):
+    """Upcasters that do not fit together, or not to the types of their codec."""
 
 
 class StoreError(EvsrcError):

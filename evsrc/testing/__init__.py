@@ -1,4 +1,4 @@
-"""Test stores and domains: the suite every store must pass, and real servers for it.
+"""Test domains and stores: sentences, laws, machines, suites, and real servers.
 
 Each name is imported when it is first asked for: pytest loads `pytest_plugin`, and so
 this module, in every session.
@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._law import LawBrokenError
     from .assertions import (
         assert_log,
         assert_stream,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .boundary_specs import boundary_specs
     from .buses import BUS_EVENTS, bus_checks
     from .clock import StuckError, run_virtually
+    from .commands import commands_of, histories, states
     from .conformance import CODEC, Check, Fact, Marked, Note, Tagged
     from .databases import fresh_database
     from .exhaustive import (
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
         faulty,
         intercepted,
     )
+    from .laws import decider_laws
+    from .machines import InvariantBrokenError, decider_machine
     from .records import (
         checkpoint_checks,
         dead_letter_checks,
@@ -55,7 +59,12 @@ if TYPE_CHECKING:
         start_postgres,
     )
     from .simulation import Run, SimulationError, simulate, simulations
+    from .specs import recorded, specs_of
+    from .store_machine import store_machine
+    from .strategies import values
     from .suite import store_checks
+    from .upcaster_laws import upcaster_laws
+    from .view_laws import view_laws
     from .worker import Worker
     from .world import Chaos, World
 
@@ -74,6 +83,8 @@ __all__ = [
     "Fail",
     "Fault",
     "InjectedError",
+    "InvariantBrokenError",
+    "LawBrokenError",
     "LoseReply",
     "Marked",
     "Note",
@@ -95,23 +106,34 @@ __all__ = [
     "bus_checks",
     "cancel_everywhere",
     "checkpoint_checks",
+    "commands_of",
     "dead_letter_checks",
+    "decider_laws",
+    "decider_machine",
     "fail_everywhere",
     "fault_plans",
     "faulty",
     "find_postgres",
     "fresh_database",
+    "histories",
     "intercepted",
     "lease_checks",
     "new_events",
     "record",
+    "recorded",
     "recorded_events",
     "run_virtually",
     "simulate",
     "simulations",
     "snapshot_checks",
+    "specs_of",
     "start_postgres",
+    "states",
     "store_checks",
+    "store_machine",
+    "upcaster_laws",
+    "values",
+    "view_laws",
 ]
 
 _HOMES = {
@@ -124,13 +146,14 @@ _HOMES = {
     "Fail": ".faults",
     "Fault": ".faults",
     "InjectedError": ".exhaustive",
+    "InvariantBrokenError": ".machines",
+    "LawBrokenError": "._law",
     "LoseReply": ".faults",
     "OpenStore": ".back_ends",
     "PORTS": ".faults",
     "PostgresNotFoundError": ".servers",
     "PostgresServer": ".servers",
     "PostgresStartError": ".servers",
-    "boundary_specs": ".boundary_specs",
     "Run": ".simulation",
     "SimulationError": ".simulation",
     "StuckError": ".clock",
@@ -140,26 +163,38 @@ _HOMES = {
     "World": ".world",
     "assert_log": ".assertions",
     "assert_stream": ".assertions",
+    "boundary_specs": ".boundary_specs",
     "bus_checks": ".buses",
     "cancel_everywhere": ".exhaustive",
     "checkpoint_checks": ".records",
+    "commands_of": ".commands",
     "dead_letter_checks": ".records",
+    "decider_laws": ".laws",
+    "decider_machine": ".machines",
     "fail_everywhere": ".exhaustive",
     "fault_plans": ".faults",
     "faulty": ".faults",
     "find_postgres": ".servers",
     "fresh_database": ".databases",
+    "histories": ".commands",
     "intercepted": ".faults",
     "lease_checks": ".records",
     "new_events": ".assertions",
     "record": ".assertions",
+    "recorded": ".specs",
     "recorded_events": ".assertions",
     "run_virtually": ".clock",
     "simulate": ".simulation",
     "simulations": ".simulation",
     "snapshot_checks": ".records",
+    "specs_of": ".specs",
     "start_postgres": ".servers",
+    "states": ".commands",
     "store_checks": ".suite",
+    "store_machine": ".store_machine",
+    "upcaster_laws": ".upcaster_laws",
+    "values": ".strategies",
+    "view_laws": ".view_laws",
 }
 
 

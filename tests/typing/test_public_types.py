@@ -17,6 +17,7 @@ from evsrc import (
     AggregateSnapshot,
     AppendCondition,
     Appended,
+    Chain,
     Codec,
     Conflict,
     DeadLetter,
@@ -44,12 +45,14 @@ from evsrc import (
     SnapshotStore,
     StreamName,
     Transaction,
+    Upcaster,
     View,
     ViewProjection,
     Worker,
     WorkerStatus,
     Write,
     any_of,
+    chain,
     compose,
     compose_map,
     fold,
@@ -72,7 +75,8 @@ from evsrc import (
 )
 from evsrc.runtime.transact import Decided
 from evsrc.subscriptions import SubscriptionManager
-from evsrc.testing import boundary_specs
+from evsrc.testing import boundary_specs, decider_laws, decider_machine, specs_of
+from evsrc.testing.specs import Spec, ViewSpec
 
 
 class Added(Struct, frozen=True):
@@ -191,6 +195,26 @@ async def boundaries() -> None:
     given = boundary_specs(BOUND, TAGGED)
     after = given(Added(1)).beside(Removed(1)).when("x").then(Added(1))
     assert_type(after.when("y").nothing().events, tuple[Event, ...])
+
+
+def testing_kit() -> None:
+    given = specs_of(COUNTER)
+    assert_type(given(Added(1)), Spec[int, str, Event])
+    given(Added(1)).when("x").then(Added(1)).state(2)
+    given(Added(9)).when("x").rejected(ValueError, match="full")
+    seen: View[int, Event] = View(0, lambda n, _: n + 1)
+    assert_type(specs_of(seen)(Removed(1)), ViewSpec[int, Event])
+    laws: Callable[[], None] = decider_laws(COUNTER, codec=CODEC, retryable=str)
+    laws()
+    decider_machine(COUNTER, invariants=[lambda total, events: total >= len(events)])
+    steps: list[Upcaster] = [lambda body: {**body, "amount": 1}]
+    assert_type(chain(*steps), Chain)
+    json_codec({"added": Added}, upcasters={"added": chain(*steps)})
+
+
+def testing_classes() -> None:
+    given = specs_of(Task)
+    given().when(lambda task: task.create("x")).nothing()
 
 
 @register_event

@@ -1,0 +1,140 @@
+"""See a decider and a class-based aggregate as the same thing."""
+
+# values and types of any shape are looked at, which strict typing cannot follow
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
+from uuid import UUID
+
+from msgspec import Struct
+
+from ..core.decider import Decider, decided
+from ..core.snapshot import Snapshotting
+from ..facade.aggregate import AggregateRoot
+from ._text import CHANCE
+
+S = TypeVar("S")
+C = TypeVar("C")
+E = TypeVar("E")
+
+ANY_ID: Final = UUID(int=1)
+"""The id of an aggregate whose id does not matter."""
+
+MISTAKES: Final = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NameError,
+    NotImplementedError,
+    RecursionError,
+    StopIteration,
+    TypeError,
+    UnboundLocalError,
+    ZeroDivisionError,
+)
+
+
+class Domain(Struct, Generic[S, C, E], frozen=True):
+    """What is under test: its decider, and how to speak of it.
+
+    Args:
+        decider: the pure functions.
+        name: what a pasted test calls it.
+        seen: the part of the decider's state that the user knows as the state.
+        ignoring: fields of events that are no part of a decision.
+        snapshots: how a class keeps its states; None: it does not say.
+    """
+
+    decider: Decider[S, C, E]
+    name: str
+    seen: Callable[[S], Any]
+    ignoring: frozenset[str]
+    snapshots: Snapshotting[S] | None = None
+
+
+def domain_of(subject: Any, *, id: UUID = ANY_ID) -> Domain[Any, Any, Any]:
+    """Give a decider, or an aggregate class, as a domain.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(subject, Decider):
+        decider: Decider[Any, Any, Any] = subject
+        return Domain(decider, _name_of(decider), _itself, frozenset())
+    if isinstance(subject, type) and issubclass(subject, AggregateRoot):
+        cls: type[AggregateRoot[Any]] = subject
+        keep = _snapshots_of(cls, id)
+        free = CHANCE | {"aggregate_id"}  # that it is the aggregate's own is checked
+        return Domain(cls.decider(id), cls.__name__, _first, free, keep)
+    raise TypeError(
+        f"{subject!r} is neither a Decider nor a class derived from AggregateRoot"
+    )
+
+
+def _itself(state: Any) -> Any:
+    return state
+
+
+def _first(state: Any) -> Any:
+    return state[0]
+
+
+def _name_of(decider: Decider[Any, Any, Any]) -> str:
+    """Find the name that the decider has in the module of its functions."""
+    for function in (decider.decide, decider.evolve):
+        for name, value in getattr(function, "__globals__", {}).items():
+            if value is decider:
+                return str(name)
+    return "decider"
+
+
+def _snapshots_of(cls: type[AggregateRoot[Any]], id: UUID) -> Snapshotting[Any] | None:
+    if cls._get_state_type() is None and (
+        cls._restore_from_snapshot is AggregateRoot._restore_from_snapshot  # noqa: SLF001
+    ):
+        return None
+
+    def dump(state: Any) -> Any:
+        return cls.at(id, state)._serialize_state(), state[1]  # noqa: SLF001
+
+    def load(kept: Any) -> Any:
+        aggregate = cls(id)
+        aggregate._restore_from_snapshot(*kept)
+        return aggregate.state, aggregate.version
+
+    return Snapshotting(dump, load)
+
+
+def is_refusal(error: Exception, refusals: Sequence[type[Exception]] | None) -> bool:
+    """Tell whether a decision was refused with *error*, or is broken.
+
+    Without *refusals*, all are refusals but the errors by which Python itself reports
+    a mistake, such as TypeError or KeyError; a subclass of these that the domain
+    defines is a refusal.
+    """
+    if refusals is not None:
+        return isinstance(error, tuple(refusals))
+    return type(error) not in MISTAKES
+
+
+def attempt(
+    domain: Domain[S, C, E],
+    state: S,
+    command: C,
+    refusals: Sequence[type[Exception]] | None = None,
+) -> tuple[E, ...] | None:
+    """Give what a command leads to; None: it is refused.
+
+    Raises:
+        Exception: deciding failed with an error that is no refusal.
+    """
+    try:
+        return decided(domain.decider, state, command)
+    except Exception as error:
+        if is_refusal(error, refusals):
+            return None
+        raise

@@ -1,0 +1,136 @@
+"""Draw commands, and the histories and states that they lead to, with Hypothesis."""
+
+# values and types of any shape are looked at, which strict typing cannot follow
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, get_type_hints
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from ..core.decider import Decider, fold
+from ..facade.aggregate import AggregateRoot, DeclarativeAggregate
+from ..facade.handlers import is_event_handler
+from ._domain import attempt, domain_of
+from ._text import Call
+from .strategies import Overrides, values
+
+
+def commands_of(
+    subject: Any, overrides: Overrides | None = None
+) -> SearchStrategy[Any]:
+    """Draw commands of a domain.
+
+    Args:
+        subject: a decider, whose `decide` says by its annotation what a command is; or
+            an aggregate class: its public methods, called with arguments of the types
+            that are annotated.
+        overrides: as of `values`; for an argument of a method
+            `{(Account.deposit, "amount"): ...}`.
+
+    Raises:
+        TypeError: an annotation is missing.
+    """
+    if isinstance(subject, Decider):
+        decide: Any = subject.decide
+        parameters = list(inspect.signature(decide).parameters)
+        hints = get_type_hints(decide, include_extras=True)
+        wanted = hints.get(parameters[1]) if len(parameters) == 2 else None
+        if wanted is None or isinstance(wanted, TypeVar):
+            name = getattr(decide, "__qualname__", repr(decide))
+            raise TypeError(
+                f"{name} does not say what a command is: annotate its second "
+                "argument, or give commands=values(...)"
+            )
+        return values(wanted, overrides)
+    return st.one_of(
+        [
+            _calls_of(name, method, overrides or {})
+            for name, method in _methods_of(subject)
+        ]
+    )
+
+
+def _methods_of(cls: type[AggregateRoot[Any]]) -> list[tuple[str, Callable[..., Any]]]:
+    return [
+        (name, method)
+        for name, method in vars(cls).items()
+        if inspect.isfunction(method)
+        and not name.startswith("_")
+        and not hasattr(DeclarativeAggregate, name)
+        and not is_event_handler(method)
+    ]
+
+
+def _calls_of(
+    name: str, method: Callable[..., Any], overrides: Overrides
+) -> SearchStrategy[Call]:
+    hints = get_type_hints(method, include_extras=True)
+    arguments: dict[str, SearchStrategy[Any]] = {}
+    for parameter in list(inspect.signature(method).parameters)[1:]:
+        if (method, parameter) in overrides:
+            arguments[parameter] = overrides[method, parameter]
+        elif parameter in hints:
+            arguments[parameter] = values(hints[parameter], overrides)
+        else:
+            raise TypeError(
+                f"{method.__qualname__} does not say what its {parameter!r} is"
+            )
+    return st.fixed_dictionaries(arguments).map(lambda given: Call(name, given))
+
+
+def histories(
+    subject: Any,
+    commands: SearchStrategy[Any] | None = None,
+    *,
+    refusals: Sequence[type[Exception]] | None = None,
+    most: int = 10,
+) -> SearchStrategy[tuple[Any, ...]]:
+    """Draw the events of histories that can happen: of commands, one after the other.
+
+    Args:
+        subject: a decider or an aggregate class.
+        commands: what is asked; by default `commands_of` it. What is refused is left
+            out.
+        refusals: what the domain refuses commands with; by default every exception but
+            those by which Python reports a mistake (TypeError, KeyError, ...).
+        most: how many commands, at most.
+    """
+    return _runs(subject, commands, refusals, most).map(lambda run: run[1])
+
+
+def states(
+    subject: Any,
+    commands: SearchStrategy[Any] | None = None,
+    *,
+    refusals: Sequence[type[Exception]] | None = None,
+    most: int = 10,
+) -> SearchStrategy[Any]:
+    """Draw the states that can be reached; arguments as of `histories`."""
+    domain = domain_of(subject)
+    return _runs(subject, commands, refusals, most).map(lambda run: domain.seen(run[0]))
+
+
+def _runs(
+    subject: Any,
+    commands: SearchStrategy[Any] | None,
+    refusals: Sequence[type[Exception]] | None,
+    most: int,
+) -> SearchStrategy[tuple[Any, tuple[Any, ...]]]:
+    domain = domain_of(subject)
+
+    def run(asked: list[Any]) -> tuple[Any, tuple[Any, ...]]:
+        state: Any = domain.decider.initial
+        events: tuple[Any, ...] = ()
+        for command in asked:
+            happened = attempt(domain, state, command, refusals) or ()
+            state = fold(domain.decider, happened, state)
+            events += happened
+        return state, events
+
+    drawn = commands_of(subject) if commands is None else commands
+    return st.lists(drawn, max_size=most).map(run)

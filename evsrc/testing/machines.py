@@ -1,0 +1,213 @@
+"""Let Hypothesis look for commands that lead a domain where it must never be.
+
+    TestAccount = decider_machine(account, invariants=[never_negative]).TestCase
+
+What it finds it shrinks to the shortest list of commands, and tells as a test to paste.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+from hypothesis import Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.strategies import SearchStrategy
+
+from ..core.decider import fold
+from ._domain import Domain, attempt, domain_of
+from ._text import source
+from .commands import commands_of
+from .specs import Invariant, broken_by
+
+_INDENT: Final = " " * 4
+
+
+class InvariantBrokenError(AssertionError):
+    """An invariant does not hold, or deciding or evolving failed by mistake.
+
+    Args:
+        name: of the invariant, or of the error.
+        reason: what is wrong.
+        test: a test that fails until it is right.
+        commands: the shortest list of commands that leads there: without any one of
+            them it is not found.
+    """
+
+    def __init__(
+        self, name: str, reason: str, test: str, commands: Sequence[Any]
+    ) -> None:
+        super().__init__(f"{reason}\n\n{test}")
+        self.name = name
+        self.reason = reason
+        self.test = test
+        self.commands = tuple(commands)
+
+
+def decider_machine(
+    subject: Any,
+    commands: SearchStrategy[Any] | None = None,
+    *,
+    invariants: Sequence[Invariant[Any, Any]] = (),
+    refusals: Sequence[type[Exception]] | None = None,
+) -> type[RuleBasedStateMachine]:
+    """Make a state machine whose rule is to give the domain a command.
+
+    Args:
+        subject: a decider, or a class derived from `AggregateRoot`.
+        commands: what to ask; by default `commands_of(subject)`.
+        invariants: functions of the state and of all events so far, each of which must
+            be true after every event, also in the middle of a decision. A function is
+            told by its name.
+        refusals: what commands are refused with; by default every exception but those
+            by which Python reports a mistake (TypeError, KeyError ...).
+
+    Returns:
+        the class; its attribute `TestCase` is what pytest runs. `TestCase.settings` are
+        the current profile's, without the phase that explains: the test is shown.
+
+    Raises:
+        TypeError: *subject* is neither, or does not say what its commands are.
+        InvariantBrokenError: from the test.
+    """
+    domain = domain_of(subject)
+    drawn = commands_of(subject) if commands is None else commands
+
+    def new() -> _Play:
+        return _Play(domain, tuple(invariants), refusals)
+
+    class Machine(RuleBasedStateMachine):
+        """Gives one command after the other."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.play = new()
+
+        def give(self, command: Any) -> None:
+            error = _failure(self.play, command)
+            if error is not None:
+                raise _shortest(new, error) from error.__cause__
+
+    # a rule for each kind of command: Hypothesis leaves some kinds out of each story,
+    # and those that end it do not end them all
+    rules = {
+        f"when_{number}": _rule(branch) for number, branch in enumerate(drawn.branches)
+    }
+    machine: Any = type(f"{domain.name}_machine", (Machine,), rules)
+    quick = [phase for phase in Phase if phase is not Phase.explain]
+    machine.TestCase.settings = settings(machine.TestCase.settings, phases=quick)
+    return cast("type[RuleBasedStateMachine]", machine)
+
+
+def _rule(drawn: SearchStrategy[Any]) -> Callable[[Any, Any], None]:
+    def when(self: Any, command: Any) -> None:
+        self.give(command)
+
+    return cast("Callable[[Any, Any], None]", rule(command=drawn)(when))
+
+
+class _Play:
+    """One story: the commands, and what came of them."""
+
+    def __init__(
+        self,
+        domain: Domain[Any, Any, Any],
+        invariants: tuple[Invariant[Any, Any], ...],
+        refusals: Sequence[type[Exception]] | None,
+    ) -> None:
+        self.domain = domain
+        self.invariants = invariants
+        self.refusals = refusals
+        self.state: Any = domain.decider.initial
+        self.events: tuple[Any, ...] = ()
+        self.commands: list[Any] = []
+
+    def when(self, command: Any) -> None:
+        self.commands.append(command)
+        before = self.events
+        try:
+            happened = attempt(self.domain, self.state, command, self.refusals) or ()
+            for event in happened:
+                self.state = fold(self.domain.decider, [event], self.state)
+                self.events = (*self.events, event)
+                for invariant in self.invariants:
+                    self.check(invariant, before, command)
+        except InvariantBrokenError:
+            raise
+        except Exception as error:
+            name = type(error).__name__
+            test = self.test(before, command, None)
+            raise InvariantBrokenError(
+                name, f"{name}: {error}", test, self.commands
+            ) from error
+
+    def check(
+        self, invariant: Invariant[Any, Any], before: Sequence[Any], command: Any
+    ) -> None:
+        broken = broken_by(self.domain, invariant, self.state, self.events)
+        if broken is not None:
+            test = self.test(before, command, invariant)
+            raise InvariantBrokenError(_name_of(invariant), broken, test, self.commands)
+
+    def test(
+        self,
+        events: Sequence[Any],
+        command: Any,
+        invariant: Invariant[Any, Any] | None,
+    ) -> str:
+        """Write the test that fails until the bug is gone."""
+        name = "" if invariant is None else _name_of(invariant)
+        lines = [
+            f"def test_{name or self.domain.name}() -> None:",
+            f"{_INDENT}given = specs_of({self.domain.name})",
+            f"{_INDENT}given(",
+            *(f"{2 * _INDENT}{source(event)}," for event in events),
+            f"{_INDENT}).when(",
+            f"{2 * _INDENT}{source(command)},",
+            f"{_INDENT}).holds({name})",
+        ]
+        if not events:
+            lines[2:4] = [f"{_INDENT}given().when("]
+        return "\n".join(lines)
+
+
+def _name_of(invariant: Invariant[Any, Any]) -> str:
+    return getattr(invariant, "__name__", "invariant")
+
+
+def _shortest(
+    new: Callable[[], _Play], error: InvariantBrokenError
+) -> InvariantBrokenError:
+    """Leave out one command after the other, as long as the same is broken.
+
+    Hypothesis, which sees the commands as choices, stops at lists that are longer.
+    """
+    place = len(error.commands) - 1
+    while place >= 0:
+        commands = [*error.commands[:place], *error.commands[place + 1 :]]
+        found = _replayed(new(), commands)
+        if found is not None and found.name == error.name:
+            error, place = found, min(place, len(found.commands))
+        place -= 1
+    return error
+
+
+def _replayed(play: _Play, commands: Sequence[Any]) -> InvariantBrokenError | None:
+    for command in commands:
+        error = _failure(play, command)
+        if error is not None:
+            return error
+    return None
+
+
+def _failure(play: _Play, command: Any) -> InvariantBrokenError | None:
+    """Give what the command breaks, as if it came from nowhere.
+
+    Hypothesis tells bugs apart by where an exception comes from; these are one.
+    """
+    try:
+        play.when(command)
+    except InvariantBrokenError as error:
+        error.__context__ = None
+        return error.with_traceback(None)
+    return None
