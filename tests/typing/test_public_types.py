@@ -197,7 +197,7 @@ async def boundaries() -> None:
     assert_type(after.when("y").nothing().events, tuple[Event, ...])
 
 
-def testing_kit() -> None:
+def kit_of_testing() -> None:
     given = specs_of(COUNTER)
     assert_type(given(Added(1)), Spec[int, str, Event])
     given(Added(1)).when("x").then(Added(1)).state(2)
@@ -212,7 +212,7 @@ def testing_kit() -> None:
     json_codec({"added": Added}, upcasters={"added": chain(*steps)})
 
 
-def testing_classes() -> None:
+def classes_under_test() -> None:
     given = specs_of(Task)
     given().when(lambda task: task.create("x")).nothing()
 
