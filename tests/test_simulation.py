@@ -47,7 +47,7 @@ PLANTS: list[tuple[Callable[[World], Any], str, Defect]] = [
         "wake-up lost for good",
         lambda: Loop._wait_for_more,
         "timeout=self._delivery.poll",
-        "timeout=timedelta(days=999)",
+        "timeout=__import__('datetime').timedelta(days=999)",
     )),
     (bank, "I8: ", Defect(
         "conflict ignored",
