@@ -226,6 +226,9 @@ if TYPE_CHECKING:
     from .runtime.project import (
         project,
     )
+    from .runtime.signals import (
+        run_until_signal,
+    )
     from .runtime.status import (
         Status,
     )
@@ -402,6 +405,7 @@ _HOMES = {
     "Inspected": "runtime.letters",
     "Redriven": "runtime.letters",
     "project": "runtime.project",
+    "run_until_signal": "runtime.signals",
     "Status": "runtime.status",
     "subscribe": "runtime.subscribe",
     "query": "runtime.transact",
@@ -586,6 +590,7 @@ __all__ = [
     "register_event",
     "retry_then",
     "run",
+    "run_until_signal",
     "satisfies",
     "sqlite_store",
     "subscribe",

@@ -77,6 +77,11 @@ class Subscription(Generic[E]):
         return self._run.position
 
     @property
+    def lag(self) -> int:
+        """How many positions it is behind the log's head, as it saw that last."""
+        return max(self._run.head - self._run.position, 0)
+
+    @property
     def handled(self) -> int:
         """How many events were handled since it was started."""
         return self._run.handled
@@ -212,22 +217,28 @@ class Subscription(Generic[E]):
             self._run.attend.set()
             self._run.become(State.CATCHING_UP)
 
-    async def stop(self, timeout: timedelta = timedelta(seconds=30)) -> None:
+    async def stop(self, timeout: timedelta = timedelta(seconds=30)) -> bool:
         """Finish what is in hand, save the checkpoint, end; within *timeout*.
 
         A handler that takes longer than four fifths of it is cancelled; its events are
-        delivered again after the next start.
+        delivered again after the next start. Gives False if one was.
         """
         self._run.stopping = True
         self._run.hold()
         if self._task is None:
             self._run.end(State.STOPPED)
-            return
+            return True
         seconds = timeout.total_seconds()
         done, _ = await asyncio.wait([self._task], timeout=seconds * 0.8)
         if not done:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=seconds * 0.2)
+        return bool(done)
+
+    async def join(self) -> None:
+        """Return when it delivers no more: it was stopped, or has failed."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
     async def caught_up(self, timeout: timedelta = timedelta(seconds=30)) -> None:
         """Return when everything that is in the log now has been handled.
