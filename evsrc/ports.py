@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Literal, Protocol, TypeAlias
 from uuid import UUID
@@ -24,6 +24,9 @@ from .core.snapshot import Snapshot
 
 START: Final = 0
 """The position before the first event; a checkpoint that has not moved."""
+
+RETIRED: Final = 2**63 - 1
+"""The checkpoint of a projection that a rebuild has replaced: nobody can move it."""
 
 
 class Write(Struct, Generic[E], frozen=True, gc=False):
@@ -189,10 +192,10 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
         for at in (self.first_failed_at, self.last_failed_at, self.resolved_at):
             if at is not None and at.tzinfo is None:
                 raise ValueError(f"a dead letter's times have a zone, {at!r} has none")
-        for field in ("error", "stacktrace", "resolved_by"):
-            text = getattr(self, field)
+        for name in ("error", "stacktrace", "resolved_by"):
+            text = getattr(self, name)
             if text is not None:
-                force_setattr(self, field, storable(text))
+                force_setattr(self, name, storable(text))
 
 
 class SaveDeadLetter(Struct, frozen=True):
@@ -263,46 +266,6 @@ class Append(Protocol[E]):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction(Generic[E]):
-    """A transaction of the store that is open: what is done in it happens together.
-
-    Args:
-        append: like the store's. It is judged at once, on what the transaction has
-            done so far, and tells versions and positions; nobody else sees them yet. A
-            `Conflict` leaves the transaction usable. After an append that raised, it
-            can only be rolled back.
-        connection: what your own SQL is run on: asyncpg's connection (PostgreSQL), a
-            `SQLiteConnection`, or None (memory).
-    """
-
-    append: Append[E]
-    connection: Any
-
-
-class BeginTransaction(Protocol[E]):
-    """Open a transaction: `async with store.transaction() as tx:`.
-
-    Leaving the block commits, as durably as an append; an exception or a cancellation
-    rolls everything back. Readers see nothing of it, and nobody is woken, before the
-    commit. Appends of the store itself wait until it ends (SQLite, memory: all of them;
-    PostgreSQL: from the transaction's first append on), so be brief. Inside the block,
-    append with `tx.append` alone.
-
-    Raises:
-        TransactionError: from the store's own `append` inside the block, which would
-            wait for ever; from the block's end, if an append in it raised, or a
-            statement has ended the transaction; from what is used after the end.
-        StoreBusyError: another process held the lock for too long; nothing was written.
-        AppendOutcomeUnknownError: the connection was lost at the commit.
-        StoreError: the store could not; nothing was written.
-    """
-
-    def __call__(self) -> AbstractAsyncContextManager[Transaction[E]]:
-        """Give the transaction's block."""
-        ...
-
-
 class ReadStream(Protocol[E]):
     """Read a stream's events after a version, in version order, a page at a time.
 
@@ -339,6 +302,53 @@ class ReadAll(Protocol[E]):
         self, query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
     ) -> Page[E]:
         """Read up to *limit* events that match *query*."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction(Generic[E]):
+    """A transaction of the store that is open: what is done in it happens together.
+
+    Args:
+        append: like the store's. It is judged at once, on what the transaction has
+            done so far, and tells versions and positions; nobody else sees them yet. A
+            `Conflict` leaves the transaction usable. After an append that raised, it
+            can only be rolled back.
+        read_all: like the store's; it sees what the transaction has done so far (with
+            concurrent ordering: the log ends where it is final).
+        load_checkpoint: like `Checkpoints.load`, and it sees what the transaction did.
+        load_snapshot: like `Snapshots.load`, likewise.
+        connection: what your own SQL is run on: asyncpg's connection (PostgreSQL), a
+            `SQLiteConnection`, or None (memory).
+    """
+
+    append: Append[E]
+    read_all: ReadAll[E]
+    load_checkpoint: Callable[[str], Awaitable[Checkpoint | None]]
+    load_snapshot: Callable[[str], Awaitable[Snapshot[bytes] | None]]
+    connection: Any
+
+
+class BeginTransaction(Protocol[E]):
+    """Open a transaction: `async with store.transaction() as tx:`.
+
+    Leaving the block commits, as durably as an append; an exception or a cancellation
+    rolls everything back. Readers see nothing of it, and nobody is woken, before the
+    commit. Appends of the store itself wait until it ends (SQLite, memory: all of them;
+    PostgreSQL: from the transaction's first append on), so be brief. Inside the block,
+    append with `tx.append` alone.
+
+    Raises:
+        TransactionError: from the store's own `append` inside the block, which would
+            wait for ever; from the block's end, if an append in it raised, or a
+            statement has ended the transaction; from what is used after the end.
+        StoreBusyError: another process held the lock for too long; nothing was written.
+        AppendOutcomeUnknownError: the connection was lost at the commit.
+        StoreError: the store could not; nothing was written.
+    """
+
+    def __call__(self) -> AbstractAsyncContextManager[Transaction[E]]:
+        """Give the transaction's block."""
         ...
 
 
@@ -456,7 +466,8 @@ class EventStore(Generic[E]):
     `encode` gives an event's payload as the store keeps it, `head` the last position of
     the log (START: empty), `verify` checks every stored byte and says what is wrong
     (empty: nothing), `close` ends the store within moments, after the appends that are
-    under way.
+    under way. *concurrent* tells that appends commit at the same time, so that an event
+    may become visible after one with a higher position (readers wait for it).
     """
 
     append: Append[E]
@@ -474,6 +485,7 @@ class EventStore(Generic[E]):
     encode: Callable[[E], bytes]
     verify: Callable[[], Awaitable[tuple[str, ...]]]
     close: Callable[[], Awaitable[None]]
+    concurrent: bool = field(default=False, kw_only=True)
 
     async def __aenter__(self) -> EventStore[E]:
         return self

@@ -32,6 +32,7 @@ from evsrc.core.view import View
 from evsrc.ports import EventStore, Transaction
 from evsrc.runtime.delivery import Parked
 from evsrc.runtime.project import project
+from evsrc.runtime.projection import ViewProjection
 from evsrc.runtime.subscribe import subscribe
 from evsrc.testing import CODEC, Fact
 
@@ -233,14 +234,13 @@ def test_a_projection_folds_each_event_once(
 
     async def main() -> None:
         store, plan = await filled(count), Plan(crashes)
+        counting = ViewProjection(name="p", view=COUNT, keep=KEEP)
         for _ in range(len(crashes) + 1):
-            projection = project(
-                plan.over(store), "p", COUNT, KEEP, Delivery(page=page)
-            )
+            projection = project(plan.over(store), counting, Delivery(page=page))
             if not await crashed(projection.subscription, count):
                 break
         assert projection.state == tuple(range(count))
-        again = project(store, "p", COUNT, KEEP)
+        again = project(store, counting)
         async with again:
             await again.subscription.caught_up(SOON)
         assert again.state == tuple(range(count))

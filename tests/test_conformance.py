@@ -322,10 +322,17 @@ def renews_lost_leases(store: Store) -> Store:
     return replace(store, leases=replace(kept, renew=renew))
 
 
+def outside(store: Store, append: Any) -> Transaction[Any]:
+    """Give a transaction that is none."""
+    return Transaction(
+        append, store.read_all, store.checkpoints.load, store.snapshots.load, None
+    )
+
+
 def transacts_without_a_transaction(store: Store) -> Store:
     @asynccontextmanager
     async def transaction() -> AsyncIterator[Transaction[Any]]:
-        yield Transaction(store.append, None)
+        yield outside(store, store.append)
 
     return replace(store, transaction=transaction)
 
@@ -343,7 +350,7 @@ def judges_transactions_at_their_end(store: Store) -> Store:
             ]
             return Appended(tuple(placed))
 
-        yield Transaction(append, None)
+        yield outside(store, append)
         await store.append(*kept)
 
     return replace(store, transaction=transaction)
@@ -357,7 +364,7 @@ def forgets_records_in_transactions(store: Store) -> Store:
             async def append(*writes: Write[Any], also: Any = ()) -> Any:
                 return await tx.append(*writes)
 
-            yield Transaction(append, None)
+            yield outside(store, append)
 
     return replace(store, transaction=transaction)
 

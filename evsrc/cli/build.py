@@ -17,16 +17,10 @@ from ..runtime.subscribe import Subscription
 from .flights import Aircraft, LegFlown
 from .log import AIRCRAFT, LogEvent, aircraft_stream
 from .models import (
-    KEEP_PUNCTUALITY,
-    KEEP_TOTALS,
-    OF_PUNCTUALITY,
-    OF_TOTALS,
-    PUNCTUALITY,
-    TOTALS,
+    COUNTED,
+    JUDGED,
     Punctuality,
     Totals,
-    punctuality,
-    totals,
 )
 from .record import Store, record
 from .rows import Data
@@ -74,10 +68,9 @@ async def build(store: Store, data: Data, on_progress: OnProgress) -> Built:
         StoreError: the store could not go on; start again to resume.
         SubscriptionError: a read model could not go on.
     """
-    counting: Delivery[LogEvent] = Delivery(query=OF_TOTALS, page=_PAGE)
-    judging: Delivery[LogEvent] = Delivery(query=OF_PUNCTUALITY, page=_PAGE)
-    counted = project(store, TOTALS, totals, KEEP_TOTALS, counting)
-    judged = project(store, PUNCTUALITY, punctuality, KEEP_PUNCTUALITY, judging)
+    delivery: Delivery[LogEvent] = Delivery(page=_PAGE)
+    counted = project(store, COUNTED, delivery)
+    judged = project(store, JUDGED, delivery)
     models: tuple[Projection[Any, LogEvent], ...] = (counted, judged)
     resumed = [await _position(store, model) for model in models]
 

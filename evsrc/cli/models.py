@@ -12,6 +12,7 @@ from ..core.event import Recorded
 from ..core.expectation import Query
 from ..core.snapshot import Snapshotting
 from ..core.view import View, merge
+from ..runtime.projection import ViewProjection
 from .flights import (
     FlightArrived,
     FlightCancelled,
@@ -142,4 +143,11 @@ def _kept(decode: Callable[[bytes], S]) -> Snapshotting[S]:
 KEEP_TOTALS: Final = _kept(msgspec.json.Decoder(Totals).decode)
 KEEP_PUNCTUALITY: Final = _kept(
     msgspec.json.Decoder(tuple[Mapping[str, Tally], Mapping[str, Tally]]).decode
+)
+
+COUNTED: Final[ViewProjection[Totals, LogEvent]] = ViewProjection(
+    name=TOTALS, view=totals, keep=KEEP_TOTALS, query=OF_TOTALS
+)
+JUDGED: Final[ViewProjection[Punctuality, LogEvent]] = ViewProjection(
+    name=PUNCTUALITY, view=punctuality, keep=KEEP_PUNCTUALITY, query=OF_PUNCTUALITY
 )

@@ -33,6 +33,7 @@ know an error as a builtin one, the builtin stays a second base.
     │   ├── CheckpointAheadError       the log ends before what was handled already
     │   ├── SubscriptionConfigError    (ValueError)
     │   ├── SubscriptionStateError
+    │   ├── ProjectionRetiredError     a rebuild has put another one in its place
     │   └── SubscriptionAlreadyExistsError
     ├── AggregateNotFoundError
     ├── AggregateTypeMismatchError
@@ -42,6 +43,7 @@ know an error as a builtin one, the builtin stays a second base.
     ├── HandlerSignatureError          (ValueError)
     ├── DuplicateHandlerError          (ValueError)
     ├── ProjectionError
+    ├── RebuildError                   a projection cannot be rebuilt like that
     └── MissingExtraError              (ImportError) an optional part is not installed
 
 No I/O here.
@@ -288,6 +290,17 @@ class CheckpointAheadError(SubscriptionError):
         self.head = head
 
 
+class ProjectionRetiredError(SubscriptionError):
+    """A rebuild has replaced this version of a projection; nothing runs it any more."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"projection {name!r} is retired: a rebuild has put another version in its "
+            "place"
+        )
+        self.name = name
+
+
 class SubscriptionConfigError(SubscriptionError, ValueError):
     """A subscription's configuration contradicts itself."""
 
@@ -411,6 +424,14 @@ class ProjectionError(EvsrcError):
         super().__init__(f"projection {projection_name!r}, event {event_id}: {message}")
         self.projection_name = projection_name
         self.event_id = event_id
+
+
+class RebuildError(EvsrcError):
+    """A rebuild cannot begin, swap, or be cancelled; nothing has changed."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"rebuild of {name!r}: {problem}")
+        self.name = name
 
 
 class MissingExtraError(EvsrcError, ImportError):

@@ -139,3 +139,5 @@ class Saver(Generic[E]):
             self.lost = True
             raise CheckpointError(self._run.name, self._known, actual)
         self._known = actual
+        if actual == attempted:  # it was committed, with what it passes: never go back
+            self._run.position = max(self._run.position, actual)

@@ -1,101 +1,250 @@
-"""Keep a View up to date from the log, its state and its position as one fact.
+"""Keep a projection up to date from the log, what it builds and its position as one.
 
-The state is stored together with the position that it contains, in one transaction:
-each event is folded exactly once, however often the process dies.
+Both are stored in one transaction: each event has its effect exactly once, however
+often the process dies.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Generic, TypeVar
+from datetime import timedelta
+from typing import Any, Final, Generic, TypeVar
 
+from ..core.errors import ProjectionRetiredError
 from ..core.event import E, Recorded
-from ..core.snapshot import Snapshot, Snapshotting, restored
-from ..core.view import View
+from ..core.expectation import ALL
+from ..core.snapshot import Snapshot, restored
 from ..ports import (
+    RETIRED,
+    START,
     Checkpoint,
     Checkpoints,
     EventStore,
     SaveCheckpoint,
     SaveSnapshot,
+    Transaction,
 )
-from .delivery import Delivery
+from .delivery import Delivery, Transactional
+from .progressing import Progressing, handle
+from .projection import HandlerProjection, ProjectionDefinition, ViewProjection
 from .subscribe import Subscription, subscribe
 
 S = TypeVar("S")
 
+_PAGE: Final = 1000
+
 
 class Projection(Generic[S, E]):
-    """A View that a subscription keeps up to date; made by `project`."""
+    """A projection that a subscription keeps up to date; made by `project`."""
 
     def __init__(
         self,
         store: EventStore[E],
-        name: str,
-        view: View[S, Recorded[E]],
-        keep: Snapshotting[S],
+        definition: ProjectionDefinition[S, E],
         delivery: Delivery[E],
     ) -> None:
-        self.state = view.initial
+        self.definition = definition
         self._store = store
-        self._name = name
-        self._view = view
-        self._keep = keep
-        self._also = delivery.also
-        kept = Checkpoints(self._load, self._save, self._delete)
-        self.subscription: Subscription[E] = subscribe(
-            store, name, self._handle, replace(delivery, checkpoints=kept, also=tuple)
-        )
+        name = definition.name
+        if isinstance(definition, ViewProjection):
+            self._view = _KeptView(store, definition, delivery)
+            self.subscription: Subscription[E] = self._view.subscription
+        else:
+            handler = definition
+
+            async def apply(tx: Transaction[E], events: Sequence[Recorded[E]]) -> None:
+                await handle(handler, tx, events, rebuilding=False)
+
+            self.subscription = subscribe(store, name, Transactional(apply), delivery)
+
+    @property
+    def state(self) -> S:
+        """What a View has folded; there is none for a handler's tables."""
+        return self._view.state
 
     async def __aenter__(self) -> Projection[S, E]:
+        await prepare(self._store, self.definition)
         self.subscription.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.subscription.stop()
 
+
+class _KeptView(Generic[S, E]):
+    """A View whose state is stored with each checkpoint, in one append."""
+
+    def __init__(
+        self,
+        store: EventStore[E],
+        definition: ViewProjection[S, E],
+        delivery: Delivery[E],
+    ) -> None:
+        self.state = definition.view.initial
+        self._evolve = definition.view.evolve
+        self._definition = definition
+        self._store = store
+        self._also = delivery.also
+        self._at = START  # where the stored checkpoint is
+        self._tried: int | None = None  # where it may be: the answer never came
+        kept = Checkpoints(self._load, self._save, store.checkpoints.delete)
+        self.subscription: Subscription[E] = subscribe(
+            store,
+            definition.name,
+            self._handle,
+            replace(delivery, checkpoints=kept, also=tuple),
+        )
+
     async def _handle(self, recorded: Recorded[E]) -> None:
-        self.state = self._view.evolve(self.state, recorded)
+        self.state = self._evolve(self.state, recorded)
 
     async def _load(self, name: str) -> Checkpoint | None:
         stored = await self._store.snapshots.load(name)
-        snapshot = restored(self._keep, stored)
-        if snapshot is None:  # none, torn, or of another schema: fold anew
-            self.state = self._view.initial
-            await self._delete(name)
-            return None
-        self.state = snapshot.state
-        return Checkpoint(name, snapshot.version)
+        snapshot = restored(self._definition.keep, stored)
+        if snapshot is not None:
+            self.state, self._at = snapshot.state, snapshot.version
+            return Checkpoint(name, snapshot.version)
+        checkpoint = await self._store.checkpoints.load(name)
+        if checkpoint is not None:  # the state is torn, or of another schema: fold anew
+            _check_live(checkpoint)
+            change = SaveCheckpoint(name, START, after=checkpoint.position)
+            await self._store.checkpoints.save(change)
+        self.state = self._definition.view.initial
+        return None
 
     async def _save(self, change: SaveCheckpoint) -> None:
-        state = self._keep.dump(self.state)
-        snapshot = Snapshot(state, change.position, self._keep.schema)
-        kept = SaveSnapshot(change.name, snapshot)
-        await self._store.append(also=(change, kept, *self._also()))
+        """Save it from where it is known to be, in any case: a retired one stays so."""
+        keep, kept = self._definition.keep, self._store
+        if self._tried is not None:
+            found = await kept.checkpoints.load(change.name)
+            if found is not None and found.position == self._tried:
+                self._at = self._tried
+        self._tried = change.position
+        moved = SaveCheckpoint(change.name, change.position, after=self._at)
+        snapshot = Snapshot(keep.dump(self.state), change.position, keep.schema)
+        state = SaveSnapshot(change.name, snapshot)
+        await kept.append(also=(moved, state, *self._also()))
+        self._at, self._tried = change.position, None
 
-    async def _delete(self, name: str) -> None:
-        await self._store.checkpoints.delete(name)
-        await self._store.snapshots.delete(name)
+
+def _check_live(checkpoint: Checkpoint | None) -> None:
+    if checkpoint is not None and checkpoint.position == RETIRED:
+        raise ProjectionRetiredError(checkpoint.name)
+
+
+async def prepare(
+    store: EventStore[E], definition: ProjectionDefinition[Any, E]
+) -> None:
+    """Let a handler set up its tables, if it has not begun; once, whoever comes.
+
+    Raises:
+        ProjectionRetiredError: a rebuild has replaced this version.
+    """
+    name = definition.name
+    checkpoint = await store.checkpoints.load(name)
+    _check_live(checkpoint)
+    if checkpoint is not None or not isinstance(definition, HandlerProjection):
+        return
+    async with store.transaction() as tx:
+        # first: whoever does the same waits here, and finds the checkpoint then
+        await tx.append()
+        if await tx.load_checkpoint(name) is None:
+            await definition.setup(tx)
+            await tx.append(also=[SaveCheckpoint(name, START)])
+
+
+async def catch_up(
+    store: EventStore[E], definition: ProjectionDefinition[Any, E]
+) -> None:
+    """Bring a projection to the end of the log, a page and a transaction at a time."""
+    projection = Progressing(store, definition)
+    await projection.load()
+    while True:
+        page = await store.read_all(
+            definition.query, after=projection.position, limit=_PAGE
+        )
+        if page.reached == projection.position:
+            return
+        async with store.transaction() as tx:
+            await projection.take(tx, page.events, page.reached, rebuilding=False)
+        projection.committed()
 
 
 def project(
     store: EventStore[E],
-    name: str,
-    view: View[S, Recorded[E]],
-    keep: Snapshotting[S],
+    definition: ProjectionDefinition[S, E],
     delivery: Delivery[E] | None = None,
 ) -> Projection[S, E]:
-    """Make the projection that keeps *view* up to date in *store*.
+    """Make the projection that a subscription keeps up to date in *store*.
 
     Args:
-        store: the log to read, and where state and position are kept.
-        name: of the read model, with a version: "sales@2".
-        view: the read model as a fold over recorded events.
-        keep: how its state is written and read; `due` is not asked, the state is kept
-            whenever the checkpoint is. Another `schema` folds anew from the beginning.
-        delivery: which events, and what to do about failures.
+        store: the log to read, and where the read model and its position are kept.
+        definition: the read model: a `ViewProjection`, or a `HandlerProjection`, whose
+            handler and checkpoint share a transaction.
+        delivery: how it is delivered, and what to do about failures. Its query is the
+            definition's, its start the checkpoint.
 
-    Use it as `async with project(...) as projection:`; `projection.state` is the read
-    model, `projection.subscription` the delivery behind it.
+    Use it as `async with project(...) as projection:`; `projection.state` is the state
+    of a View, `projection.subscription` the delivery behind it.
+
+    Raises:
+        ProjectionRetiredError: from the block's beginning; a rebuild has replaced it.
+        ValueError: *delivery* has a query or a start of its own.
     """
-    return Projection(store, name, view, keep, delivery or Delivery())
+    given = delivery or Delivery()
+    if given.query not in (ALL, definition.query) or given.start != "checkpoint":
+        raise ValueError(
+            f"projection {definition.name!r} has its own query, and starts at its "
+            "checkpoint; leave `query` and `start` out of the delivery"
+        )
+    return Projection(store, definition, replace(given, query=definition.query))
+
+
+async def load_view(
+    store: EventStore[E], definition: ViewProjection[S, E]
+) -> tuple[S, int]:
+    """Give the stored state of a View and the position that it contains.
+
+    Whoever keeps it up to date, inline or async, in this process or another.
+    """
+    stored = await store.snapshots.load(definition.name)
+    snapshot = restored(definition.keep, stored)
+    if snapshot is None:
+        return definition.view.initial, START
+    return snapshot.state, snapshot.version
+
+
+async def wait_for_checkpoint(
+    store: EventStore[E],
+    name: str,
+    position: int,
+    timeout: timedelta = timedelta(seconds=30),
+    poll: timedelta = timedelta(milliseconds=50),
+) -> None:
+    """Return when the stored checkpoint of *name* has reached *position*.
+
+    For those who read what another process builds: give the position of an append
+    (`Appended.position`, `Decided.position`), wait, read. In the process itself,
+    `Subscription.wait_for` is told at once and reads nothing.
+
+    Args:
+        store: where the checkpoint is.
+        name: the subscription or projection.
+        position: of an event that it handles. Those that its query leaves out are
+            passed too, but stored only with the next checkpoint.
+        timeout: how long to wait at most.
+        poll: how often to look.
+
+    Raises:
+        ProjectionRetiredError: a rebuild has replaced it.
+        TimeoutError: *timeout* is over.
+    """
+    async with asyncio.timeout(timeout.total_seconds()):
+        while True:
+            checkpoint = await store.checkpoints.load(name)
+            _check_live(checkpoint)
+            if checkpoint is not None and checkpoint.position >= position:
+                return
+            await asyncio.sleep(poll.total_seconds())

@@ -232,7 +232,7 @@ class _Memory(Generic[E]):
             self.check_open()
             self.end = before = len(self.log)
             try:
-                async with watched(self.append_inside, None, "memory") as (tx, _):
+                async with watched(self.inside(), "memory") as (tx, _):
                     yield tx
                 self.check_open()
                 for change in self.staged:
@@ -244,11 +244,40 @@ class _Memory(Generic[E]):
                 self.end, self.staged = None, []
         self.wakeup.advance(len(self.log))
 
+    def inside(self) -> Transaction[E]:
+        async def load_checkpoint(name: str) -> Checkpoint | None:
+            staged = [c for c in self.staged if isinstance(c, SaveCheckpoint)]
+            found = [c.position for c in staged if c.name == name]
+            return (
+                Checkpoint(name, found[-1])
+                if found
+                else await self.load_checkpoint(name)
+            )
+
+        async def load_snapshot(name: str) -> Snapshot[bytes] | None:
+            staged = [c for c in self.staged if isinstance(c, SaveSnapshot)]
+            found = [c.snapshot for c in staged if c.name == name]
+            return found[-1] if found else await self.load_snapshot(name)
+
+        append, read_all = self.append_inside, self.read_inside
+        return Transaction(append, read_all, load_checkpoint, load_snapshot, None)
+
     async def append_inside(
         self, *writes: Write[E], also: Sequence[Also] = ()
     ) -> Appended | Conflict:
         self.check_open()
         return self.record(writes, also)
+
+    async def read_inside(
+        self, query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
+    ) -> Page[E]:
+        self.check_open()
+        found = (
+            recorded
+            for recorded in self.log[after:]
+            if matches(query, recorded.stream.category, recorded.type)
+        )
+        return _page(tuple(islice(found, limit)), after, limit, len(self.log))
 
     def undo(self, end: int) -> None:
         """Take back what was recorded after *end*."""
@@ -309,9 +338,7 @@ class _Memory(Generic[E]):
             events = tuple(islice(merge(*pages, key=_position), limit))
         else:
             events = tuple(self.log[after : min(after + limit, head)])
-        full = len(events) == limit
-        reached = (events[-1].position if events else after) if full else head
-        return Page(events, max(reached, after), head)
+        return _page(events, after, limit, head)
 
     def by_kind(self) -> dict[tuple[str, str], list[Recorded[E]]]:
         """Give the log by category and type; it is sorted when somebody asks."""
@@ -368,6 +395,14 @@ class _Memory(Generic[E]):
 def _after(recorded: list[Recorded[E]], after: int, limit: int) -> list[Recorded[E]]:
     start = bisect_right(recorded, after, key=_position)
     return recorded[start : start + limit]
+
+
+def _page(
+    events: tuple[Recorded[E], ...], after: int, limit: int, head: int
+) -> Page[E]:
+    full = len(events) == limit
+    reached = (events[-1].position if events else after) if full else head
+    return Page(events, max(reached, after), head)
 
 
 def memory_store(codec: Codec[E] | None = None) -> EventStore[E]:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, Final, Generic
+from dataclasses import replace
+from typing import Final, Generic
 
 from ..core.errors import TransactionError
 from ..core.event import E
@@ -116,12 +117,12 @@ class Watched(Generic[E]):
 
 @asynccontextmanager
 async def watched(
-    append: Append[E], connection: Any, store: str
+    inside: Transaction[E], store: str
 ) -> AsyncGenerator[tuple[Transaction[E], Watched[E]]]:
     """Give a transaction for a block; at its end, refuse to commit a failed one."""
-    watch = Watched(append, store)
+    watch = Watched(inside.append, store)
     try:
-        yield Transaction(watch.append, connection), watch
+        yield replace(inside, append=watch.append), watch
         watch.check()
     finally:
         watch.over = True

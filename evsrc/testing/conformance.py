@@ -466,10 +466,17 @@ async def commits_transactions_whole(store: Store) -> None:
     async with store.transaction() as tx:
         first = await _placed(tx, Write(_A, _new(1, 2), NO_STREAM))
         await asyncio.sleep(0.01)
-        also = [SaveCheckpoint("tx", 1, after=START)]
+        kept = SaveSnapshot("tx", Snapshot(b"1", 1, 1))
+        also = [SaveCheckpoint("tx", 1, after=START), kept]
         second = await _placed(tx, Write(_B, _new(3), 1), also=also)
         third = await _placed(tx, Write(_A, _new(4), 2))
         assert (first.version, second.version, third.version) == (2, 2, 3)
+        assert await tx.load_checkpoint("tx") == Checkpoint("tx", 1)
+        assert await tx.load_snapshot("tx") == kept.snapshot
+        if not store.concurrent:
+            inside = await tx.read_all(Query.of(types=["fact"]), after=START)
+            assert [r.event.n for r in inside.events] == [0, 1, 2, 3, 4]
+            assert inside.reached == inside.head == third.position
         await asyncio.sleep(0.01)
     done.set()
     await watching

@@ -14,6 +14,7 @@ from evsrc.core.view import View
 from evsrc.ports import Also, Checkpoint, EventStore
 from evsrc.runtime.delivery import State
 from evsrc.runtime.project import project
+from evsrc.runtime.projection import ViewProjection
 from tests.guarantees.test_subscriptions import SOON, fill
 
 Store = EventStore[Any]
@@ -75,7 +76,8 @@ async def test_a_worker_without_its_lease_keeps_no_read_model(store: Store) -> N
     count: View[int, Any] = View(0, lambda n, _: n + 1)
     keep = Snapshotting(dump=lambda n: str(n).encode(), load=int, due=every(1))
     delivery: Delivery[Any] = Delivery(also=lambda: fence)
-    async with project(store, "n", count, keep, delivery) as projection:
+    definition = ViewProjection(name="n", view=count, keep=keep)
+    async with project(store, definition, delivery) as projection:
         await ended(projection.subscription)
         assert isinstance(projection.subscription.error, LeaseLostError)
     assert await store.checkpoints.load("n") is None

@@ -22,6 +22,7 @@ from evsrc import (
     DomainEvent,
     EventStoreRecord,
     Fence,
+    HandlerProjection,
     InMemoryCheckpointRepository,
     InMemoryDLQRepository,
     InMemoryEventBus,
@@ -30,18 +31,25 @@ from evsrc import (
     Lease,
     Loaded,
     Page,
+    Rebuilt,
     Recorded,
     SaveDeadLetter,
     SnapshotStore,
     StreamName,
+    Transaction,
     View,
+    ViewProjection,
     Write,
     fold,
     handles,
+    inline,
     json_codec,
+    load_view,
     memory_store,
     new_event,
+    project,
     query,
+    rebuild,
     register_event,
     run,
     sqlite_store,
@@ -175,3 +183,18 @@ async def classes(id: UUID) -> None:
         InMemoryCheckpointRepository(),
         dlq_repo=dlq,
     )
+
+
+async def projections(
+    store: EventStoreRecord[TaskCreated],
+    counted: ViewProjection[int, TaskCreated],
+    handled: HandlerProjection[TaskCreated],
+) -> None:
+    """A projection knows its state, a transaction its events."""
+    assert_type(project(store, counted).state, int)
+    assert_type(await load_view(store, counted), tuple[int, int])
+    assert_type(await inline(store, counted, handled), EventStoreRecord[TaskCreated])
+    assert_type(await rebuild(store, handled, replaces="a@1"), Rebuilt)
+    async with store.transaction() as tx:
+        assert_type(tx, Transaction[TaskCreated])
+        assert_type(await tx.append(), Appended | Conflict)

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeAlias, get_args
@@ -46,7 +51,7 @@ from .notices import Notices
 from .reader import Reader
 from .schema import Names, Ordering, check
 from .schema import migrate as migrate_schema
-from .transactions import own_transaction
+from .transactions import on_connection, own_transaction
 from .writer import Writer, packed_change
 
 Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
@@ -234,13 +239,15 @@ async def postgresql_store(
     def within(transaction: Any) -> EventStore[E]:
         return _within(transaction, server, names, encoder, writer)
 
-    def append_on(db: Db) -> Append[E]:
-        return _within(db, server, names, encoder, writer, ours=True).append
+    room = _room_for_transactions(source, max_connections)
+
+    def inside(db: Db) -> EventStore[E]:
+        return _within(db, server, names, encoder, writer, ours=True)
 
     @asynccontextmanager
     async def transaction() -> AsyncGenerator[Transaction[E]]:
-        async with appending.commits.line.noted():
-            async with own_transaction(server, append_on) as (tx, watch):
+        async with room, appending.commits.line.noted():
+            async with own_transaction(server, inside) as (tx, watch):
                 yield tx
             if watch.reached:
                 appending.committed(watch.reached)
@@ -276,6 +283,7 @@ def _record(
         encode=reader.codec.encode,
         verify=reader.verify,
         close=close,
+        concurrent=reader.concurrent,
     )
 
 
@@ -327,12 +335,10 @@ def _within(
 
     @asynccontextmanager
     async def savepoint() -> AsyncGenerator[Transaction[E]]:
-        async with (
-            server.lend() as db,
-            db.transaction(),
-            watched(append, db, server.where) as (tx, _),
-        ):
-            yield tx
+        async with server.lend() as db, db.transaction():
+            inside = on_connection(made, db)
+            async with watched(inside, server.where) as (tx, _):
+                yield tx
 
     async def save(change: Also) -> None:
         await commit(encoder.job((), (change,)))
@@ -343,7 +349,8 @@ def _within(
     async def close() -> None:
         """Leave the transaction, and the store, as they are."""
 
-    return _record(reader, append, savepoint, save, changed, close)
+    made = _record(reader, append, savepoint, save, changed, close)
+    return made
 
 
 async def _server(
@@ -376,6 +383,17 @@ async def _server(
             f"not {type(source).__qualname__}"
         )
     return Server(lend, where, timeout=timeout, patience=patience)
+
+
+def _room_for_transactions(
+    source: Source, connections: int
+) -> AbstractAsyncContextManager[None]:
+    """Limit the open transactions: what they wait for needs connections as well."""
+    if isinstance(source, asyncpg.Pool):
+        connections = source.get_max_size()
+    elif not isinstance(source, str):
+        return nullcontext()  # the sessions' pool is the caller's affair
+    return asyncio.Semaphore(max(1, connections - 3))
 
 
 def _check_room(connections: int, least: int, busy: str) -> None:

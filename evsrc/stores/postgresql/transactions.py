@@ -19,7 +19,7 @@ from ...core.errors import (
     TransactionError,
 )
 from ...core.event import E
-from ...ports import Append, Transaction
+from ...ports import EventStore, Transaction
 from ..transactions import Watched, watched
 from .connections import Again, Db, Server, cut, is_gone
 from .errors import connection_is_lost, is_an_answer, may_be_repeated
@@ -27,21 +27,39 @@ from .errors import connection_is_lost, is_an_answer, may_be_repeated
 
 @asynccontextmanager
 async def own_transaction(
-    server: Server, append_on: Callable[[Db], Append[E]]
+    server: Server, inside: Callable[[Db], EventStore[E]]
 ) -> AsyncGenerator[tuple[Transaction[E], Watched[E]]]:
-    """Begin, run the block, commit; *append_on* appends on a given connection."""
+    """Begin, run the block, commit; *inside* is the store on a given connection."""
     async with AsyncExitStack() as lent:
         db, transaction = await _begun(server, lent)
         try:
-            async with watched(append_on(db), db, server.where) as opened:
+            async with watched(on_connection(inside(db), db), server.where) as opened:
                 yield opened
             await _check_whole(db)
         except BaseException as error:
             await _roll_back(db, transaction)
-            if isinstance(error, Exception) and connection_is_lost(error):
+            if isinstance(error, Exception) and _is_the_servers(error, db):
                 server.fail(error)
             raise
         await _commit(server, db, transaction)
+
+
+def on_connection(store: EventStore[E], db: Db) -> Transaction[E]:
+    """Give the transaction whose *store* works on one connection."""
+    return Transaction(
+        store.append,
+        store.read_all,
+        store.checkpoints.load,
+        store.snapshots.load,
+        db,
+    )
+
+
+def _is_the_servers(error: Exception, db: Db) -> bool:
+    """Tell a deadlock or a lost connection from whatever else the block raised."""
+    if isinstance(error, asyncpg.PostgresError):
+        return may_be_repeated(error)
+    return is_gone(db) and connection_is_lost(error)
 
 
 async def _begun(server: Server, lent: AsyncExitStack) -> tuple[Db, Any]:

@@ -36,6 +36,10 @@ class Reader(Generic[E]):
     def __init__(self, db: sqlite3.Connection, codec: Codec[E]) -> None:
         self.db = db
         self.codec = codec
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget names and streams: what was read of them may be gone."""
         self.names: dict[int, str] = {}
         self.keys: dict[str, int] = {}
         self.streams: dict[int, StreamName] = {}

@@ -149,17 +149,37 @@ class _Store(Generic[E]):
     async def transaction(self) -> AsyncGenerator[Transaction[E]]:
         writer, run, path = self.writer, self.writing.run, self.writing.path
         connection = SQLiteConnection(run, writer.db, writer.check_open)
+        reader = Reader(writer.db, self.codec)
+
+        async def read_all(
+            query: AnyQuery = ALL, *, after: int = START, limit: int = 1000
+        ) -> Page[E]:
+            return await run(lambda: reader.read_all(query, after, limit))
+
+        inside = Transaction(
+            self.append_inside,
+            read_all,
+            lambda name: run(lambda: reader.checkpoint(name)),
+            lambda name: run(lambda: reader.snapshot(name)),
+            connection,
+        )
+
+        def undo() -> None:
+            writer.roll_back()
+            if not self.shared:  # it may have seen names that are gone now
+                self.reader.forget()
+
         async with self.commits.line.held():
             if self.commits.closing:
                 raise StoreClosedError(path)
             try:
                 await run(writer.open)
-                async with watched(self.append_inside, connection, path) as (tx, _):
+                async with watched(inside, path) as (tx, _):
                     yield tx
                 head = await run(writer.end)
             except BaseException:
                 with suppress(StoreError):  # closed: it is rolled back already
-                    await run(writer.roll_back)
+                    await run(undo)
                 raise
             finally:
                 connection.close()
