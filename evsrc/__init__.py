@@ -131,6 +131,9 @@ if TYPE_CHECKING:
     from .facade.codec import (
         UnknownEvent,
     )
+    from .facade.database import (
+        DatabaseProjection,
+    )
     from .facade.dlq import (
         DLQEntry,
         DLQRepository,
@@ -161,6 +164,7 @@ if TYPE_CHECKING:
         PostgreSQLSnapshotStore,
     )
     from .facade.projections import (
+        CheckpointTrackingProjection,
         DeclarativeProjection,
         Projection,
     )
@@ -379,6 +383,8 @@ _HOMES = {
     "get_handled_event_type": "facade.handlers",
     "handles": "facade.handlers",
     "is_event_handler": "facade.handlers",
+    "CheckpointTrackingProjection": "facade.projections",
+    "DatabaseProjection": "facade.database",
     "DeclarativeProjection": "facade.projections",
     "Projection": "facade.projections",
     "AggregateRepository": "facade.repository",
@@ -480,12 +486,14 @@ __all__ = [
     "CheckpointData",
     "CheckpointError",
     "CheckpointRepository",
+    "CheckpointTrackingProjection",
     "Codec",
     "Conflict",
     "CorruptionError",
     "DLQEntry",
     "DLQRepository",
     "DLQStats",
+    "DatabaseProjection",
     "DeadLetter",
     "Decider",
     "DeclarativeAggregate",

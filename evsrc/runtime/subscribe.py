@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Generic, TypeVar
 
 from ..core.errors import SubscriptionError, SubscriptionStateError
-from ..core.event import E
+from ..core.event import E, Recorded
 from ..ports import EventStore
 from .checkpointing import Saver
 from .delivery import (
@@ -290,6 +290,20 @@ class Subscription(Generic[E]):
                 f"subscription {self.name!r} {self.state} at position {self.position}"
                 + (f": {self.error!r}" if self.error else "")
             ) from self.error
+
+    async def handle_again(self, recorded: Recorded[E]) -> Exception | None:
+        """Give an event to the handler once more; give the handler's error, or None.
+
+        It is done between two pages. For events that were put aside with a `park` of
+        your own; the others have `dead_letters`.
+        """
+        return await self._between(lambda: self._handle_again(recorded))
+
+    async def _handle_again(self, recorded: Recorded[E]) -> Exception | None:
+        error = await self._way.again(recorded, ())
+        if error is None:
+            await self._loop.keep()
+        return error
 
     async def _between(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do *work* when no event is in hand: now, or as soon as the loop can."""
