@@ -8,7 +8,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -21,14 +24,19 @@ from opentelemetry.trace import SpanKind, StatusCode
 from evsrc import (
     ANY,
     NO_STREAM,
+    AggregateRepository,
     Appended,
     Batched,
     Conflict,
     Decider,
     Delivery,
+    InMemoryCheckpointRepository,
+    InMemoryEventBus,
+    InMemoryEventStore,
     Metadata,
     NewEvent,
     Park,
+    SQLiteEventStore,
     Stop,
     StoreUnavailableError,
     StreamName,
@@ -42,8 +50,11 @@ from evsrc import (
     transact,
 )
 from evsrc.ports import EventStore, SaveCheckpoint
+from evsrc.subscriptions import SubscriptionManager
 from evsrc.telemetry import traced, traced_subscribe, traced_transact
 from evsrc.testing import CODEC, Fact, Note
+from tests.facade_domain import REGISTRY, Account
+from tests.test_facade_delivery import Recorder
 
 Store = EventStore[Any]
 STREAM = StreamName("s", "1")
@@ -371,6 +382,41 @@ async def test_no_credential_is_logged(caplog: pytest.LogCaptureFixture) -> None
         await postgresql_store(url, CODEC, patience=timedelta(milliseconds=50))
     records = [str(vars(record)) + record.getMessage() for record in caplog.records]
     assert str(CANARY) not in "".join([*records, caplog.text, str(refused.value)])
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_classes_are_traced_the_same_way(
+    telemetry: Telemetry, kind: str, tmp_path: Path
+) -> None:
+    """A store uses the tracing, a manager subscribes with it: spans, links, lag."""
+    store = (
+        InMemoryEventStore(event_registry=REGISTRY)
+        if kind == "memory"
+        else SQLiteEventStore(str(tmp_path / "events.db"), REGISTRY)
+    )
+    await store.use(partial(traced, **telemetry.both))
+    bus, seen = InMemoryEventBus(), Recorder()
+    manager = SubscriptionManager(
+        store,
+        bus,
+        InMemoryCheckpointRepository(),
+        subscribe=partial(traced_subscribe, **telemetry.both),
+    )
+    await manager.subscribe(seen, name="s")
+    async with manager:
+        repo = AggregateRepository(store, Account, "Account", bus)
+        account = repo.create_new(uuid4())
+        account.open("ann")
+        await repo.save(account)
+        assert len(seen.seen) == 1
+        assert telemetry.points()["evsrc.lag"] == [({"evsrc.subscription": "s"}, 0)]
+    await repo.load(account.aggregate_id)
+    (append,) = telemetry.spans("evsrc.append")
+    (delivered,) = telemetry.spans("evsrc.deliver")
+    assert (append.attributes or {})["evsrc.event.types"] == ("Opened",)
+    assert [link.context for link in delivered.links] == [append.context]
+    assert len(telemetry.spans("evsrc.load")) == 1
+    await store.close()
 
 
 # What it costs when it is off.
