@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -28,6 +29,7 @@ from evsrc import (
 )
 from evsrc.subscriptions import SubscriptionConfig, SubscriptionManager
 from tests.facade_domain import REGISTRY, Opened, Paid, opened, paid
+from tests.guarantees.test_poison import until
 from tests.test_facade_delivery import QUICK
 
 COUNT = 60
@@ -163,8 +165,7 @@ async def test_a_stop_in_the_middle_is_taken_back(world: World) -> None:
     config = SubscriptionConfig(batch_size=10, **QUICK)
     subscription = await manager.subscribe(first, config, "payments")
     starting = asyncio.create_task(manager.start())
-    while first.calls < 25:
-        await asyncio.sleep(0.01)
+    await until(lambda: first.calls == 25)
     await manager.stop()
     await starting
     assert subscription.last_processed_position == 20
@@ -195,6 +196,66 @@ async def test_of_two_workers_one_writes(world: World) -> None:
             assert isinstance(end.__cause__, CheckpointError)
     for manager in managers:
         await manager.stop()
+
+
+class LostError(Exception):
+    """What SQLAlchemy raises when a connection breaks."""
+
+    connection_invalidated = True
+
+
+@pytest.mark.parametrize("world", KINDS[:2], indirect=True)
+@pytest.mark.parametrize("committed", [True, False], ids=["committed", "lost"])
+async def test_a_commit_without_an_answer_is_looked_up(
+    world: World, committed: bool
+) -> None:
+    """Whether the rows are there or not, each event has exactly one in the end."""
+    await world.fill(30)
+    left, sessions = 2, world.sessions
+
+    @asynccontextmanager
+    async def unsure() -> AsyncIterator[Any]:
+        nonlocal left
+        async with sessions() as session:
+
+            @asynccontextmanager
+            async def begin() -> AsyncIterator[None]:
+                nonlocal left
+                async with session.begin():
+                    yield
+                    left -= first.calls > 0
+                    if left == 0 and not committed:
+                        raise LostError
+                if left == 0:
+                    left -= 1
+                    raise LostError
+
+            yield SimpleNamespace(begin=begin, connection=session.connection)
+
+    world.source = unsure
+    first = Payments(world)
+    await run(world.manager(), first)
+    assert left < 0, "it was lost, and went on"
+    assert await world.rows() == list(range(1, 30))
+
+
+@pytest.mark.parametrize("world", KINDS[:2], indirect=True)
+async def test_a_database_that_is_away_is_waited_for(world: World) -> None:
+    """It is no failure of the events: no retry is used up, nothing stops."""
+    await world.fill(30)
+    refused, sessions = 0, world.sessions
+
+    def away() -> Any:
+        nonlocal refused
+        refused += 1
+        if 1 < refused < 5:
+            raise ConnectionRefusedError
+        return sessions()
+
+    world.source = away
+    await run(world.manager(), Payments(world), max_retries=0)
+    assert refused > 5
+    assert await world.rows() == list(range(1, 30))
 
 
 async def test_poison_is_put_aside_and_driven_again(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +15,10 @@ from evsrc import (
     DomainEvent,
     InMemoryCheckpointRepository,
     InMemoryDLQRepository,
+    InMemoryEventBus,
     InMemoryEventStore,
+    SQLiteEventStore,
+    StoreUnavailableError,
     SubscriptionError,
     SubscriptionStateError,
 )
@@ -412,7 +416,7 @@ async def test_a_tracking_projection_tells_its_progress() -> None:
     assert await sums.get_checkpoint() == str(event.event_id)
     lag = await sums.get_lag_metrics()
     assert lag is not None
-    assert lag.events_processed == 1
+    assert lag["events_processed"] == 1
     await sums.reset()
     assert (sums.sum, await sums.get_checkpoint()) == (0, None)
     assert await Sums().get_lag_metrics() is None
@@ -863,6 +867,32 @@ async def test_a_shutdown_can_be_asked_for(world: World) -> None:
     await manager.start()
     assert len(seen.seen) == 4
     assert manager.shutdown_phase is ShutdownPhase.RUNNING
+
+
+async def test_a_worker_that_cannot_start_says_so(tmp_path: Path) -> None:
+    """It does not wait for a signal with nothing to do."""
+    store = SQLiteEventStore(str(tmp_path / "nowhere" / "events.db"))
+    manager = SubscriptionManager(
+        store, InMemoryEventBus(), InMemoryCheckpointRepository()
+    )
+    with pytest.raises(StoreUnavailableError):
+        await asyncio.wait_for(manager.run_until_shutdown(), 20)
+    assert not manager.is_running
+    assert manager.last_shutdown_result is None
+
+
+async def test_a_worker_may_be_told_before_it_has_started(world: World) -> None:
+    """A history that never ends does not keep it: it stops in the middle."""
+    await world.account(1)
+    hangs, manager = Recorder(), world.manager(shutdown_timeout=0.3)
+    hangs.gate = asyncio.Event()
+    await manager.subscribe(hangs, name="s")
+    running = asyncio.create_task(manager.run_until_shutdown())
+    await until(lambda: hangs.calls == 1)
+    manager.request_shutdown()
+    result = await asyncio.wait_for(running, 20)
+    assert (result.forced, result.phase) == (True, ShutdownPhase.FORCED)
+    assert await world.checkpoints.get_position("s") is None
 
 
 async def test_strategies_of_checkpoints_fit_the_subscriber(world: World) -> None:

@@ -288,7 +288,10 @@ class SubscriptionManager:
         It starts what does not run. Each subscription finishes what it has in hand and
         saves its position, within *shutdown_timeout* seconds; then the program goes on
         to its end. Meanwhile another signal has the effect that it had before, which is
-        to end the process at once.
+        to end the process at once. (On Windows, asyncio knows no signals.)
+
+        Raises:
+            StoreError: the store cannot be opened.
         """
         told: list[Signals] = []
 
@@ -298,8 +301,7 @@ class SubscriptionManager:
 
         self._shutdown.clear()
         with on_signals(tell):
-            starting = asyncio.ensure_future(self.start())
-            await self._shutdown.wait()
+            await self._until_told()
         self._phase = ShutdownPhase.STOPPING
         self._detach()
         seconds = (
@@ -307,9 +309,24 @@ class SubscriptionManager:
         )
         name = told[0].name if told else None
         result = await shut_down(self.subscriptions, seconds, name)
-        await asyncio.gather(starting, return_exceptions=True)
         self._phase, self._last_shutdown = result.phase, result
         return result
+
+    async def _until_told(self) -> None:
+        """Start, and wait for the word to stop; it may come before all has started."""
+        told = asyncio.ensure_future(self._shutdown.wait())
+        starting = asyncio.ensure_future(self.start())
+        try:
+            await asyncio.wait((told, starting), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await told
+        except BaseException:
+            await self.stop()
+            raise
+        finally:
+            told.cancel()
+            starting.cancel()
 
     def request_shutdown(self) -> None:
         """Have `run_until_shutdown` stop, as if a signal had come."""

@@ -6,7 +6,9 @@ import logging
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final
 
-from .checkpoints import CheckpointRepository, LagMetrics
+from msgspec import structs
+
+from .checkpoints import CheckpointRepository
 from .dlq import DLQRepository
 from .events import DomainEvent
 from .handlers import HandlerTable, Unregistered, check_unregistered
@@ -100,11 +102,12 @@ class CheckpointTrackingProjection(Projection):
         found = await self._checkpoint_repo.get_checkpoint(self.projection_name)
         return None if found is None else str(found)
 
-    async def get_lag_metrics(self) -> LagMetrics | None:
+    async def get_lag_metrics(self) -> dict[str, Any] | None:
         """Tell how long ago the last event was handled, if a checkpoint is kept."""
         if self._checkpoint_repo is None:
             return None
-        return await self._checkpoint_repo.get_lag_metrics(self.projection_name)
+        lag = await self._checkpoint_repo.get_lag_metrics(self.projection_name)
+        return None if lag is None else structs.asdict(lag)
 
     async def reset(self) -> None:
         """Empty the read model and forget the checkpoint."""
