@@ -75,7 +75,7 @@ from evsrc import (
 )
 from evsrc.runtime.transact import Decided
 from evsrc.subscriptions import SubscriptionManager
-from evsrc.testing import boundary_specs, decider_laws, decider_machine, specs_of
+from evsrc.testing import decider_laws, decider_machine, specs_of
 from evsrc.testing.specs import Spec, ViewSpec
 
 
@@ -192,12 +192,12 @@ async def boundaries() -> None:
     page = await store.read_all(Query.of(tags=["x"]), backward=True, limit=1)
     for recorded in page.events:
         assert_type(recorded.tags, frozenset[str])
-    given = boundary_specs(BOUND, TAGGED)
+    given = specs_of(BOUND, codec=TAGGED)
     after = given(Added(1)).beside(Removed(1)).when("x").then(Added(1))
     assert_type(after.when("y").nothing().events, tuple[Event, ...])
 
 
-def testing_kit() -> None:
+def sentences() -> None:
     given = specs_of(COUNTER)
     assert_type(given(Added(1)), Spec[int, str, Event])
     given(Added(1)).when("x").then(Added(1)).state(2)
@@ -212,7 +212,7 @@ def testing_kit() -> None:
     json_codec({"added": Added}, upcasters={"added": chain(*steps)})
 
 
-def testing_classes() -> None:
+def sentences_of_classes() -> None:
     given = specs_of(Task)
     given().when(lambda task: task.create("x")).nothing()
 
