@@ -369,6 +369,22 @@ def test_composed_models_compose() -> None:
         compose(Outer)
 
 
+def test_the_newest_event_counts_alone_in_a_part() -> None:
+    """A part is what it is by itself: its step starts afresh at each event."""
+    newest: DecisionModel[str, Event] = DecisionModel.handling(
+        CODEC, "-", {Joined: lambda text, e: text + e.student}, newest=True
+    )
+
+    class Both(Struct, frozen=True):
+        last: str
+        joined: int
+
+    both = compose(Both, last=newest, joined=members("c:x"))
+    events = Joined("a", "x"), Joined("b", "x"), Left("a", "x")
+    assert folded(both, *events) == Both("-b", 1)
+    assert folded(compose_map({"last": newest}), *events) == {"last": "-b"}
+
+
 def test_a_map_of_models_keeps_them_apart() -> None:
     """One state for each key; each sees the events of its own query."""
     counted = compose_map({c: members(f"c:{c}") for c in ("x", "y")})

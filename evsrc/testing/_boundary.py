@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..core.boundary import DecisionModel, QueryDecider
+from ..core.boundary import DecisionModel, QueryDecider, evolved
 from ..core.codec import Codec
 from ..core.decider import Decider
 from ..core.event import Recorded, StreamName
@@ -52,8 +52,7 @@ class Boundary(Struct, Generic[S, C, E], frozen=True):
             found = self.stored(event, state[0] + 1)
             if not asks(model, found):
                 return found.position, state[1]
-            known = model.initial if model.newest else state[1]
-            return found.position, model.evolve(known, found)
+            return found.position, evolved(model, state[1], found)
 
         decider = Decider(decide, evolve, (before, model.initial))
         return Domain(decider, "decider", lambda state: state[1], frozenset())
