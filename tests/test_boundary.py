@@ -47,9 +47,10 @@ from evsrc import (
     satisfies,
     transact,
 )
+from evsrc import testing as kit
 from evsrc.core.event import checked_tags, with_tags, without_tags
 from evsrc.core.expectation import check_expected, matches
-from evsrc.testing import boundary_specs
+from evsrc.testing import specs_of
 from tests.conftest import OpenStore
 
 Store = EventStoreRecord[Any]
@@ -368,6 +369,22 @@ def test_composed_models_compose() -> None:
         compose(Outer)
 
 
+def test_the_newest_event_counts_alone_in_a_part() -> None:
+    """A part is what it is by itself: its step starts afresh at each event."""
+    newest: DecisionModel[str, Event] = DecisionModel.handling(
+        CODEC, "-", {Joined: lambda text, e: text + e.student}, newest=True
+    )
+
+    class Both(Struct, frozen=True):
+        last: str
+        joined: int
+
+    both = compose(Both, last=newest, joined=members("c:x"))
+    events = Joined("a", "x"), Joined("b", "x"), Left("a", "x")
+    assert folded(both, *events) == Both("-b", 1)
+    assert folded(compose_map({"last": newest}), *events) == {"last": "-b"}
+
+
 def test_a_map_of_models_keeps_them_apart() -> None:
     """One state for each key; each sees the events of its own query."""
     counted = compose_map({c: members(f"c:{c}") for c in ("x", "y")})
@@ -573,7 +590,7 @@ async def test_a_repeated_decision_is_written_once(log: Store) -> None:
 
 # The specs.
 
-given = boundary_specs(JOINING, CODEC)
+given = specs_of(JOINING, codec=CODEC)
 
 
 def test_a_spec_claims_what_happens() -> None:
@@ -590,7 +607,7 @@ def test_a_spec_claims_what_happens() -> None:
         known.when(Join("a", "x")).nothing()
     with pytest.raises(AssertionError, match="expected Full, got Joined"):
         known.when(Join("a", "x")).rejected(Full)
-    with pytest.raises(Full):
+    with pytest.raises(AssertionError, match=r"expected Joined.*got Full"):
         given().when(Join("a", "x")).then(Joined("a", "x"))
 
 
@@ -600,7 +617,7 @@ def test_a_spec_claims_the_words_of_a_refusal() -> None:
     def refuse(*_: object) -> Sequence[Event]:
         raise ValueError("no room at all")
 
-    refusing = boundary_specs(QueryDecider(refuse, model), CODEC)
+    refusing = specs_of(QueryDecider(refuse, model), codec=CODEC)
     refusing().when(Join("a", "x")).rejected(ValueError, match="no room")
     with pytest.raises(AssertionError, match="'no room at all'"):
         refusing().when(Join("a", "x")).rejected(ValueError, match="no time")
@@ -630,8 +647,34 @@ def test_a_spec_refuses_what_no_store_would_take() -> None:
         wrong: QueryDecider[Any, Any, Any] = QueryDecider(
             lambda *_, e=event: [e], model
         )
-        with pytest.raises(error):
-            boundary_specs(wrong, CODEC)().when(Join("a", "x")).nothing()
+        with pytest.raises(AssertionError, match=error.__name__):
+            specs_of(wrong, codec=CODEC)().when(Join("a", "x")).nothing()
+
+
+def test_a_spec_claims_what_always_holds() -> None:
+    """Of the model's state after each event that it asks for, and of all events."""
+
+    def few(state: Any, events: tuple[Event, ...]) -> bool:
+        return (state.taken, len(events)) < (2, 3)
+
+    known = given(Opened("x", 9), Joined("b", "x")).beside(Joined("c", "y"))
+    with pytest.raises(AssertionError, match="few does not hold"):
+        known.when(Join("a", "x")).holds(few)
+    assert known.when(Join("b", "x")).holds(few).events == known.events
+
+
+def test_recorded_events_have_the_names_and_tags_of_a_codec() -> None:
+    """As a log with that codec would show them."""
+    joined, opened = kit.recorded(Joined("a", "x"), Opened("x", 1), codec=CODEC)
+    assert (joined.type, joined.tags) == ("joined", {"c:x", "s:a"})
+    assert (opened.type, opened.tags) == ("opened", {"c:x"})
+    assert kit.recorded("a")[0].tags == frozenset()
+
+
+def test_a_spec_needs_a_codec() -> None:
+    """Without it there are no names and no tags to ask for."""
+    with pytest.raises(TypeError, match="codec="):
+        specs_of(JOINING)  # type: ignore[call-overload]
 
 
 def test_a_spec_knows_streams_and_the_newest_event() -> None:
@@ -642,12 +685,12 @@ def test_a_spec_knows_streams_and_the_newest_event() -> None:
     decider: QueryDecider[str, Join, Event] = QueryDecider(
         lambda text, _: [Opened(text, 1)], lambda _: first
     )
-    there = boundary_specs(
-        decider, CODEC, stream=lambda e: StreamName("course", e.course)
+    there = specs_of(
+        decider, codec=CODEC, stream=lambda e: StreamName("course", e.course)
     )
     there(Opened("x", 1), Opened("y", 1)).when(Join("a", "x")).then(Opened("-y", 1))
     with pytest.raises(AssertionError, match="does not ask for"):
-        boundary_specs(decider, CODEC)(Opened("x", 1)).when(Join("a", "x"))
+        specs_of(decider, codec=CODEC)(Opened("x", 1)).when(Join("a", "x"))
 
 
 def test_a_map_of_models_is_a_persistent_map() -> None:

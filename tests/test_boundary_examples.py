@@ -22,7 +22,7 @@ from evsrc import (
     query,
     transact,
 )
-from evsrc.testing import boundary_specs
+from evsrc.testing import specs_of
 from tests.conftest import OpenStore
 
 FOLDER = Path(__file__).parent.parent / "docs" / "examples"
@@ -50,7 +50,7 @@ courses, usernames, invoices, tokens, prices, orders = map(
 
 # Courses.
 
-course = boundary_specs(courses.enrolment, courses.codec)
+course = specs_of(courses.enrolment, codec=courses.codec)
 defined, subscribed = courses.CourseDefined, courses.StudentSubscribed
 other = defined("other", 1), subscribed("zoe", "other")
 
@@ -136,7 +136,7 @@ def test_nobody_joins_a_sixth_course() -> None:
 
 # User names.
 
-name = boundary_specs(usernames.usernames, usernames.codec)
+name = specs_of(usernames.usernames, codec=usernames.codec)
 registered, closed = usernames.AccountRegistered, usernames.AccountClosed
 renamed, Taken = usernames.NameChanged, usernames.NameTakenError
 register = usernames.Register("a2", "ann", TEN)
@@ -202,7 +202,7 @@ def test_an_account_is_closed_by_its_name() -> None:
 
 # Invoices.
 
-invoice = boundary_specs(invoices.invoicing, invoices.codec)
+invoice = specs_of(invoices.invoicing, codec=invoices.codec)
 
 
 def test_the_first_invoice_of_a_year_is_number_one() -> None:
@@ -224,7 +224,7 @@ def test_an_invoice_has_the_number_after_the_last() -> None:
 
 # Tokens.
 
-token = boundary_specs(tokens.signing_up, tokens.codec)
+token = specs_of(tokens.signing_up, codec=tokens.codec)
 started, confirmed = tokens.SignUpStarted, tokens.SignUpConfirmed
 confirm = tokens.Confirm("ann@x", "345", TEN)
 
@@ -281,7 +281,7 @@ def test_a_token_is_given_out_once() -> None:
 
 # Prices.
 
-price = boundary_specs(prices.shop, prices.codec)
+price = specs_of(prices.shop, codec=prices.codec)
 Item, Order, PriceSet = prices.Item, prices.Order, prices.PriceSet
 
 
@@ -367,7 +367,7 @@ def test_a_price_is_set_if_it_changes() -> None:
 
 # Orders.
 
-placing = boundary_specs(orders.ordering, orders.codec)
+placing = specs_of(orders.ordering, codec=orders.codec)
 Placed = orders.OrderPlaced
 
 

@@ -102,6 +102,11 @@ class DecisionModel(Generic[S, E]):
         return DecisionModel(Query.of(types=types, tags=tags), initial, step, newest)
 
 
+def evolved(model: DecisionModel[S, E], state: S, found: Recorded[E]) -> S:
+    """Give the state after one more event; where the newest counts, it counts alone."""
+    return model.evolve(model.initial if model.newest else state, found)
+
+
 def compose(
     state: Callable[..., S], **parts: DecisionModel[Any, E]
 ) -> DecisionModel[S, E]:
@@ -119,7 +124,7 @@ def compose(
     def evolve(whole: S, found: Recorded[E]) -> S:
         states = {name: getattr(whole, name) for name in parts}
         for name, part in _concerned(parts, found):
-            states[name] = part.evolve(states[name], found)
+            states[name] = evolved(part, states[name], found)
         return state(**states)
 
     query = _query_of(parts)
@@ -145,7 +150,7 @@ def compose_map(
 
     def evolve(states: PMap[K, S], found: Recorded[E]) -> PMap[K, S]:
         for key, part in _concerned(own, found):
-            states = states.set(key, part.evolve(states[key], found))
+            states = states.set(key, evolved(part, states[key], found))
         return states
 
     initial = pmap({key: part.initial for key, part in own.items()})

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         recorded_events,
     )
     from .back_ends import OpenStore
-    from .boundary_specs import boundary_specs
     from .buses import BUS_EVENTS, bus_checks
     from .clock import StuckError, run_virtually
     from .commands import commands_of, histories, states
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
         intercepted,
     )
     from .laws import decider_laws
+    from .logs import recorded
     from .machines import InvariantBrokenError, decider_machine
     from .records import (
         checkpoint_checks,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
         start_postgres,
     )
     from .simulation import Run, SimulationError, simulate, simulations
-    from .specs import recorded, specs_of
+    from .specs import specs_of
     from .store_machine import store_machine
     from .strategies import values
     from .suite import store_checks
@@ -102,7 +102,6 @@ __all__ = [
     "World",
     "assert_log",
     "assert_stream",
-    "boundary_specs",
     "bus_checks",
     "cancel_everywhere",
     "checkpoint_checks",
@@ -163,7 +162,6 @@ _HOMES = {
     "World": ".world",
     "assert_log": ".assertions",
     "assert_stream": ".assertions",
-    "boundary_specs": ".boundary_specs",
     "bus_checks": ".buses",
     "cancel_everywhere": ".exhaustive",
     "checkpoint_checks": ".records",
@@ -181,7 +179,7 @@ _HOMES = {
     "lease_checks": ".records",
     "new_events": ".assertions",
     "record": ".assertions",
-    "recorded": ".specs",
+    "recorded": ".logs",
     "recorded_events": ".assertions",
     "run_virtually": ".clock",
     "simulate": ".simulation",

@@ -15,10 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from hypothesis.strategies import SearchStrategy
 
 from ..core.decider import fold
+from ._decision import Invariant, broken_by
 from ._domain import Domain, attempt, domain_of
 from ._text import source
 from .commands import commands_of
-from .specs import Invariant, broken_by
 
 _INDENT: Final = " " * 4
 

@@ -83,6 +83,8 @@ from evsrc.subscriptions import (
 )
 from evsrc.telemetry import traced, traced_subscribe, traced_transact
 from evsrc.testing import boundary_specs, decider_laws, decider_machine, specs_of
+from evsrc.subscriptions import SubscriptionManager
+from evsrc.testing import decider_laws, decider_machine, specs_of
 from evsrc.testing.specs import Spec, ViewSpec
 
 
@@ -199,12 +201,13 @@ async def boundaries() -> None:
     page = await store.read_all(Query.of(tags=["x"]), backward=True, limit=1)
     for recorded in page.events:
         assert_type(recorded.tags, frozenset[str])
-    given = boundary_specs(BOUND, TAGGED)
+    given = specs_of(BOUND, codec=TAGGED)
     after = given(Added(1)).beside(Removed(1)).when("x").then(Added(1))
     assert_type(after.when("y").nothing().events, tuple[Event, ...])
 
 
 def kit_of_testing() -> None:
+def sentences() -> None:
     given = specs_of(COUNTER)
     assert_type(given(Added(1)), Spec[int, str, Event])
     given(Added(1)).when("x").then(Added(1)).state(2)
@@ -220,6 +223,7 @@ def kit_of_testing() -> None:
 
 
 def classes_under_test() -> None:
+def sentences_of_classes() -> None:
     given = specs_of(Task)
     given().when(lambda task: task.create("x")).nothing()
 

@@ -1,0 +1,185 @@
+"""Decide in a sentence, and compare what is claimed with what is."""
+
+# values and types of any shape are looked at, which strict typing cannot follow
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ..core.decider import decided, fold
+from ._domain import Domain, attempt
+from ._text import differences, same, source
+
+S = TypeVar("S")
+C = TypeVar("C")
+E = TypeVar("E")
+P = TypeVar("P", bound="Past[Any]")
+SI_contra = TypeVar("SI_contra", contravariant=True)
+EI_contra = TypeVar("EI_contra", contravariant=True)
+
+
+class Invariant(Protocol[SI_contra, EI_contra]):
+    """Tell whether a state, and all events that led to it, are as they must be."""
+
+    def __call__(self, state: SI_contra, events: tuple[EI_contra, ...], /) -> bool:
+        """Judge one moment; an AssertionError is a no with a reason."""
+        ...
+
+
+class Past(Struct, Generic[E], frozen=True):
+    """What happened so far."""
+
+    events: tuple[E, ...]
+
+    def followed_by(self, events: Iterable[E]) -> Self:
+        """Let more happen."""
+        return replace(self, events=(*self.events, *events))
+
+    def __str__(self) -> str:
+        """Show it as the start of a sentence."""
+        return f"given {_listed(self.events)}"
+
+
+class Decision(Struct, Generic[P, S, C, E], frozen=True):
+    """A command, decided on what happened so far."""
+
+    past: P
+    domain: Domain[S, C, E]
+    command: C
+
+    def then(self, first: E, *others: E) -> P:
+        """Claim that exactly these events happen, in this order.
+
+        Returns:
+            all that happened by now, to go on with `state` or `when`.
+        """
+        __tracebackhide__ = True
+        return self._happens((first, *others))
+
+    def nothing(self) -> P:
+        """Claim that nothing happens, and that it is not refused."""
+        __tracebackhide__ = True
+        return self._happens(())
+
+    def rejected(
+        self, error: type[Exception] | tuple[type[Exception], ...], *, match: str = ""
+    ) -> None:
+        """Claim that it is refused.
+
+        Args:
+            error: with this exception.
+            match: a regular expression that its text contains.
+        """
+        __tracebackhide__ = True
+        try:
+            happened = self._decide()
+        except error as refused:
+            if re.search(match, str(refused)) is None:
+                told = f"refused with {str(refused)!r}, which does not match {match!r}"
+                raise AssertionError(f"{self}\n{told}") from refused
+            return
+        except Exception as other:
+            wanted = f"expected {_names(error)}, got {_shown(other)}"
+            raise AssertionError(f"{self}\n{wanted}") from other
+        fail(self, f"expected {_names(error)}, got {_listed(happened)}")
+
+    def holds(self, *invariants: Invariant[S, E]) -> P:
+        """Claim that after each event these hold, or that the command is refused.
+
+        Returns:
+            all that happened by now.
+        """
+        __tracebackhide__ = True
+        events = attempt(self.domain, self._state(), self.command) or ()
+        for n in range(len(events) + 1):
+            after = (*self.past.events, *events[:n])
+            state = fold(self.domain.decider, after)
+            for invariant in invariants:
+                broken = broken_by(self.domain, invariant, state, after)
+                if broken is not None:
+                    fail(self, f"happened: {_listed(events)}", broken)
+        return self.past.followed_by(events)
+
+    def _happens(self, expected: tuple[E, ...]) -> P:
+        __tracebackhide__ = True
+        try:
+            happened = self._decide()
+        except Exception as error:
+            told = f"expected {_listed(expected)}, got {_shown(error)}"
+            raise AssertionError(f"{self}\n{told}") from error
+        lines = _compared(expected, happened, self.domain.ignoring)
+        if lines:
+            fail(self, *lines)
+        return self.past.followed_by(happened)
+
+    def _state(self) -> S:
+        return fold(self.domain.decider, self.past.events)
+
+    def _decide(self) -> tuple[E, ...]:
+        return decided(self.domain.decider, self._state(), self.command)
+
+    def __str__(self) -> str:
+        return f"{self.past}\n when {source(self.command)}"
+
+
+def broken_by(
+    domain: Domain[S, C, E], invariant: Invariant[Any, E], state: S, events: Sequence[E]
+) -> str | None:
+    """Say how an invariant is broken; None if it holds."""
+    seen, reason = domain.seen(state), ""
+    try:
+        if invariant(seen, tuple(events)):
+            return None
+    except AssertionError as error:
+        reason = f" ({error})" if str(error) else ""
+    name = getattr(invariant, "__name__", repr(invariant))
+    return f"{name} does not hold{reason}: the state is {source(seen)}"
+
+
+def claim(expected: Any, got: Any, story: str) -> None:
+    """Fail, with both sides, unless one value is the other."""
+    __tracebackhide__ = True
+    found = differences(expected, got)
+    if found:
+        fail(story, f"expected {source(expected)}", f"     got {source(got)}", *found)
+
+
+def _compared(
+    expected: Sequence[Any], got: Sequence[Any], ignoring: Collection[str]
+) -> list[str]:
+    """Show two lists of events side by side, and where they differ."""
+    if len(expected) == len(got) and all(
+        same(one, other, ignoring) for one, other in zip(expected, got, strict=True)
+    ):
+        return []
+    lines = [f"expected {_listed(expected)}", f"     got {_listed(got)}"]
+    for n, (one, other) in enumerate(zip(expected, got, strict=False), 1):
+        if type(one) is type(other):
+            found = differences(one, other, ignoring)
+            lines += [f"event {n} {line}" for line in found]
+    return lines
+
+
+def _listed(events: Iterable[Any]) -> str:
+    return ", ".join(map(source, events)) or "nothing"
+
+
+def _shown(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _names(error: type[Exception] | tuple[type[Exception], ...]) -> str:
+    kinds = error if isinstance(error, tuple) else (error,)
+    return " or ".join(kind.__name__ for kind in kinds)
+
+
+def fail(*lines: object) -> NoReturn:
+    """Say in these lines what is not true."""
+    __tracebackhide__ = True
+    raise AssertionError("\n".join(map(str, lines)))
