@@ -82,8 +82,6 @@ from evsrc.subscriptions import (
     SubscriptionManager,
 )
 from evsrc.telemetry import traced, traced_subscribe, traced_transact
-from evsrc.testing import boundary_specs, decider_laws, decider_machine, specs_of
-from evsrc.subscriptions import SubscriptionManager
 from evsrc.testing import decider_laws, decider_machine, specs_of
 from evsrc.testing.specs import Spec, ViewSpec
 
@@ -206,7 +204,6 @@ async def boundaries() -> None:
     assert_type(after.when("y").nothing().events, tuple[Event, ...])
 
 
-def kit_of_testing() -> None:
 def sentences() -> None:
     given = specs_of(COUNTER)
     assert_type(given(Added(1)), Spec[int, str, Event])
@@ -222,7 +219,6 @@ def sentences() -> None:
     json_codec({"added": Added}, upcasters={"added": chain(*steps)})
 
 
-def classes_under_test() -> None:
 def sentences_of_classes() -> None:
     given = specs_of(Task)
     given().when(lambda task: task.create("x")).nothing()
