@@ -146,6 +146,9 @@ if TYPE_CHECKING:
     from .facade.codec import (
         UnknownEvent,
     )
+    from .facade.database import (
+        DatabaseProjection,
+    )
     from .facade.dlq import (
         DLQEntry,
         DLQRepository,
@@ -176,6 +179,7 @@ if TYPE_CHECKING:
         PostgreSQLSnapshotStore,
     )
     from .facade.projections import (
+        CheckpointTrackingProjection,
         DeclarativeProjection,
         Projection,
     )
@@ -260,6 +264,9 @@ if TYPE_CHECKING:
         Rebuilt,
         cancel_rebuild,
         rebuild,
+    )
+    from .runtime.signals import (
+        run_until_signal,
     )
     from .runtime.status import (
         Status,
@@ -410,6 +417,8 @@ _HOMES = {
     "get_handled_event_type": "facade.handlers",
     "handles": "facade.handlers",
     "is_event_handler": "facade.handlers",
+    "CheckpointTrackingProjection": "facade.projections",
+    "DatabaseProjection": "facade.database",
     "DeclarativeProjection": "facade.projections",
     "Projection": "facade.projections",
     "AggregateRepository": "facade.repository",
@@ -457,6 +466,7 @@ _HOMES = {
     "Inspected": "runtime.letters",
     "Redriven": "runtime.letters",
     "project": "runtime.project",
+    "run_until_signal": "runtime.signals",
     "inline": "runtime.inline",
     "load_view": "runtime.project",
     "wait_for_checkpoint": "runtime.project",
@@ -516,12 +526,14 @@ __all__ = [
     "CheckpointData",
     "CheckpointError",
     "CheckpointRepository",
+    "CheckpointTrackingProjection",
     "Codec",
     "Conflict",
     "CorruptionError",
     "DLQEntry",
     "DLQRepository",
     "DLQStats",
+    "DatabaseProjection",
     "DeadLetter",
     "Decider",
     "DecisionModel",
@@ -685,6 +697,7 @@ __all__ = [
     "register_event",
     "retry_then",
     "run",
+    "run_until_signal",
     "satisfies",
     "sqlite_store",
     "subscribe",

@@ -6,30 +6,101 @@ from .core.errors import (
     SubscriptionError,
     SubscriptionStateError,
 )
-from .facade.manager import (
+from .facade.config import (
     CheckpointStrategy,
-    DeadLetters,
-    Subscription,
     SubscriptionConfig,
-    SubscriptionManager,
-    SubscriptionState,
-    SubscriptionStatus,
     create_catch_up_config,
     create_live_only_config,
 )
+from .facade.delivering import DeadLetters
+from .facade.failures import (
+    ErrorCallback,
+    ErrorCategory,
+    ErrorClassification,
+    ErrorClassifier,
+    ErrorHandlingConfig,
+    ErrorHandlingStrategy,
+    ErrorInfo,
+    ErrorSeverity,
+    ErrorStats,
+)
+from .facade.filters import (
+    EventFilter,
+    get_subscribed_event_types,
+    matches_event_type,
+    matches_pattern,
+)
+from .facade.health import (
+    HealthCheckConfig,
+    HealthStatus,
+    LivenessStatus,
+    ManagerHealth,
+    ReadinessStatus,
+    SubscriptionHealth,
+)
+from .facade.manager import Subscribe, SubscriptionManager
+from .facade.retrying import CircuitBreakerConfig, RetryConfig
+from .facade.shutdown import ShutdownPhase, ShutdownResult
+from .facade.subscribers import (
+    BaseSubscriber,
+    BatchAwareSubscriber,
+    BatchSubscriber,
+    FilteringSubscriber,
+    Subscriber,
+    SyncSubscriber,
+    supports_batch_handling,
+)
+from .facade.subscription import (
+    PauseReason,
+    Subscription,
+    SubscriptionState,
+    SubscriptionStatus,
+)
 
 __all__ = [
+    "BaseSubscriber",
+    "BatchAwareSubscriber",
+    "BatchSubscriber",
     "CheckpointStrategy",
+    "CircuitBreakerConfig",
     "DeadLetters",
+    "ErrorCallback",
+    "ErrorCategory",
+    "ErrorClassification",
+    "ErrorClassifier",
+    "ErrorHandlingConfig",
+    "ErrorHandlingStrategy",
+    "ErrorInfo",
+    "ErrorSeverity",
+    "ErrorStats",
+    "EventFilter",
+    "FilteringSubscriber",
+    "HealthCheckConfig",
+    "HealthStatus",
+    "LivenessStatus",
+    "ManagerHealth",
+    "PauseReason",
+    "ReadinessStatus",
+    "RetryConfig",
+    "ShutdownPhase",
+    "ShutdownResult",
+    "Subscribe",
+    "Subscriber",
     "Subscription",
     "SubscriptionAlreadyExistsError",
     "SubscriptionConfig",
     "SubscriptionConfigError",
     "SubscriptionError",
+    "SubscriptionHealth",
     "SubscriptionManager",
     "SubscriptionState",
     "SubscriptionStateError",
     "SubscriptionStatus",
+    "SyncSubscriber",
     "create_catch_up_config",
     "create_live_only_config",
+    "get_subscribed_event_types",
+    "matches_event_type",
+    "matches_pattern",
+    "supports_batch_handling",
 ]

@@ -109,11 +109,11 @@ class Crowd:
 def test_any_interleaving_settles(
     partitions: int, steps: list[tuple[str, str]], chance: Any
 ) -> None:
-    """Whatever was done on stale sights, two rounds of looking and acting balance it."""
+    """Whatever was done on stale sights, three rounds of looking and acting balance it."""
     crowd = Crowd(partitions)
     for kind, who in [("join", "a"), *steps, ("join", "b")]:
         crowd.step(kind, who)
-    for last in (False, False, True):
+    for last in (False, False, False, True):
         crowd.moves = 0
         everyone = sorted(crowd.members)
         chance.shuffle(everyone)

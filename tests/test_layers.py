@@ -27,12 +27,14 @@ ALLOWED = {
     "projections": {"core", "facade"},
     "snapshots": {"core", "facade"},
     "subscriptions": {"core", "facade"},
+    "telemetry": {"core", "ports", "runtime", "telemetry"},
     "testing": {"core", "ports", "runtime", "stores", "facade", "testing"},
 }
 DRIVERS = {
     "aiosqlite": "stores/sqlite",
     "sqlite3": "stores/sqlite",
     "asyncpg": ("stores/postgresql", "testing/databases"),
+    "opentelemetry": "telemetry",
     "rich": "cli",
 }
 NOT_IN_CORE = {"asyncio", "threading", "time", "random", "os", "socket", "sqlite3"}
@@ -107,7 +109,7 @@ def test_public_names_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "door", ["projections", "snapshots", "subscriptions", "testing"]
+    "door", ["projections", "snapshots", "subscriptions", "telemetry", "testing"]
 )
 def test_doors_export_what_they_say(door: str) -> None:
     """The modules of the guide's import paths have complete lists of names."""
@@ -140,7 +142,7 @@ def test_importing_loads_no_driver_and_is_quick() -> None:
         "evsrc.DomainEvent, evsrc.AggregateRepository, evsrc.SQLiteEventStore; "
         "evsrc.InMemoryEventBus, evsrc.memory_store, evsrc.transact, evsrc.subscribe; "
         "import evsrc.projections, evsrc.snapshots, evsrc.subscriptions; "
-        "loaded = {'aiosqlite', 'asyncpg', 'rich', 'pydantic', 'sqlite3'} & set(sys.modules); "
+        "loaded = {'aiosqlite', 'asyncpg', 'opentelemetry', 'rich', 'pydantic', 'sqlite3'} & set(sys.modules); "
         "print(took * 1000, *loaded)"
     )
     took = []

@@ -58,20 +58,20 @@ Definition = ProjectionDefinition[Any, Any]
 
 
 @pytest.fixture(params=["memory", "sqlite", "sqlite-memory", "postgresql"])
-def back_end(request: pytest.FixtureRequest) -> str:
+def evsrc_back_end(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def shared_database(evsrc_postgres_url: str) -> Any:
+def evsrc_shared_database(evsrc_postgres_url: str) -> Any:
     """Give each test a database of its own: tables have the same names in all."""
     with fresh_database(evsrc_postgres_url) as url:
         yield url
 
 
 @pytest.fixture(params=["view", "table"])
-def kind(request: pytest.FixtureRequest, back_end: str) -> str:
-    if request.param == "table" and back_end == "memory":
+def kind(request: pytest.FixtureRequest, evsrc_back_end: str) -> str:
+    if request.param == "table" and evsrc_back_end == "memory":
         return "view"  # there are no tables in memory
     return request.param
 

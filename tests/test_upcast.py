@@ -135,7 +135,9 @@ def test_a_chain_leaves_its_argument_alone() -> None:
     assert body == {"$shape": 1, "name": "Ann Lee"}
 
 
-@pytest.mark.parametrize("back_end", ["sqlite", "postgresql", "postgresql-concurrent"])
+@pytest.mark.parametrize(
+    "evsrc_back_end", ["sqlite", "postgresql", "postgresql-concurrent"]
+)
 async def test_stores_read_what_older_releases_wrote(open_store: Any) -> None:
     """A store with the old codec wrote it; one with upcasters reads it, and goes on."""
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from msgspec import Struct, structs
 
+from ..ports import START
 from ..stores.rows import micros, time_of
 from .tables import Execute, on_connection
 
@@ -65,6 +66,10 @@ class CheckpointRepository(Protocol):
 
     async def get_all_checkpoints(self) -> list[CheckpointData]:
         """Give all checkpoints, by name."""
+        ...
+
+    async def get_lag_metrics(self, projection_name: str) -> LagMetrics | None:
+        """Tell how long ago the last event was handled; None: never."""
         ...
 
 
@@ -144,7 +149,7 @@ class InMemoryCheckpointRepository(_Reports):
         self._data.clear()
 
 
-_CREATE: Final = """
+CREATE: Final = """
 CREATE TABLE IF NOT EXISTS evsrc_projection_checkpoint (
   name             TEXT PRIMARY KEY,
   last_event_id    TEXT,
@@ -163,6 +168,13 @@ ON CONFLICT (name) DO UPDATE SET
   processed_at = excluded.processed_at,
   events_processed = kept.events_processed + 1,
   position = coalesce(excluded.position, kept.position)"""
+_ONLY_NEW: Final = """
+WHERE coalesce(kept.position, 0) = 0"""
+_MOVE: Final = """
+UPDATE evsrc_projection_checkpoint
+   SET last_event_id = :event_id, last_event_type = :event_type, processed_at = :now,
+       events_processed = events_processed + 1, position = :position
+ WHERE name = :name AND coalesce(position, 0) = :after"""
 _SELECT: Final = """
 SELECT name, last_event_id, last_event_type, processed_at, events_processed, position
   FROM evsrc_projection_checkpoint ORDER BY name"""
@@ -200,6 +212,33 @@ class SQLCheckpointRepository(_Reports):
     ) -> None:
         """Note a subscription's position, and the event there."""
         await self._note(subscription_id, event_id, event_type, position)
+
+    async def move_position(
+        self,
+        subscription_id: str,
+        position: int,
+        after: int | None,
+        event_id: UUID | None,
+        event_type: str | None,
+    ) -> bool:
+        """Move a position that is at *after* (0: not there); tell whether it was.
+
+        Of two who move it from the same place, one does. None: wherever it is.
+        """
+        values: dict[str, object] = {
+            "name": subscription_id,
+            "event_id": None if event_id is None else str(event_id),
+            "event_type": event_type,
+            "now": micros(datetime.now(UTC)),
+            "position": position,
+        }
+        if after is None:
+            return (await self._execute(_NOTE, values)).changed > 0
+        if after == START:
+            done = await self._execute(_NOTE + _ONLY_NEW, values)
+        else:
+            done = await self._execute(_MOVE, {**values, "after": after})
+        return done.changed > 0
 
     async def _note(
         self, name: str, event_id: UUID, event_type: str, position: int | None
@@ -249,4 +288,4 @@ class SQLiteCheckpointRepository(SQLCheckpointRepository):
     """
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
-        super().__init__(on_connection(connection, _CREATE))
+        super().__init__(on_connection(connection, CREATE))

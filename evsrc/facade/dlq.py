@@ -6,7 +6,15 @@ import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    Protocol,
+    TypeAlias,
+    runtime_checkable,
+)
 from uuid import UUID
 
 import msgspec
@@ -63,6 +71,7 @@ class ProjectionFailureCount(Struct, frozen=True):
     most_recent_failure: datetime
 
 
+@runtime_checkable
 class DLQRepository(Protocol):
     """Where failed events are kept.
 

@@ -3,271 +3,70 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from enum import Enum
-from typing import Any, Literal, Protocol, Self, TypeAlias
-from uuid import UUID
-
-from msgspec import Struct
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from signal import Signals
+from typing import Any, Protocol, Self, TypeAlias
 
 from ..core.errors import (
     SubscriptionAlreadyExistsError,
     SubscriptionConfigError,
     SubscriptionError,
 )
-from ..core.event import Recorded
-from ..core.expectation import ALL, AnyQuery, Query
-from ..core.policy import Park, Stop, retry_then
-from ..ports import Checkpoint, Checkpoints, SaveCheckpoint
-from ..runtime.delivery import (
-    CheckpointDue,
-    Delivery,
-    Handler,
-    Parked,
-    State,
-    after_page,
-)
+from ..ports import EventStore as Record
+from ..runtime.delivery import AnyHandler, Delivery, State
+from ..runtime.signals import on_signals
 from ..runtime.subscribe import Subscription as Core
 from ..runtime.subscribe import subscribe
 from .bus import EventBus, HandlesEvents, InMemoryEventBus
 from .checkpoints import CheckpointRepository
+from .config import SubscriptionConfig
+from .database import DatabaseProjection, record_of
+from .delivering import DeadLetters, Delivering
+from .dlq import DLQRepository
 from .events import DomainEvent
+from .failures import (
+    ErrorCallback,
+    ErrorCategory,
+    ErrorHandlingConfig,
+    ErrorSeverity,
+    now,
+)
+from .filters import EventFilter
+from .health import (
+    HealthCheckConfig,
+    LivenessStatus,
+    ManagerHealth,
+    ReadinessStatus,
+    SubscriptionHealth,
+    health_of,
+    liveness,
+    manager_health,
+    readiness,
+)
+from .redriving import redrive
+from .shutdown import ShutdownPhase, ShutdownResult, shut_down
 from .stores import EventStore
+from .subscribers import HandlesBatches
+from .subscription import PauseReason, Subscription, SubscriptionState, as_health
+from .subscription import SubscriptionStatus as Status
 
 Reports: TypeAlias = dict[str, Exception | None]
+_FOREVER = timedelta(days=365)
 
 
-class CheckpointStrategy(Enum):
-    """When a subscription's position is saved."""
+class Subscribe(Protocol):
+    """Makes the core's subscription: `evsrc.subscribe`, or one that does more."""
 
-    EVERY_EVENT = "every_event"
-    EVERY_BATCH = "every_batch"
-    PERIODIC = "periodic"
-
-
-class SubscriptionState(Enum):
-    """What a subscription is doing."""
-
-    STARTING = "starting"
-    CATCHING_UP = "catching_up"
-    LIVE = "live"
-    PAUSED = "paused"
-    STOPPED = "stopped"
-    ERROR = "error"
-
-
-_STATES = {
-    State.STARTING: SubscriptionState.STARTING,
-    State.CATCHING_UP: SubscriptionState.CATCHING_UP,
-    State.LIVE: SubscriptionState.LIVE,
-    State.RETRYING: SubscriptionState.ERROR,
-    State.CIRCUIT_OPEN: SubscriptionState.ERROR,
-    State.PAUSED: SubscriptionState.PAUSED,
-    State.STOPPED: SubscriptionState.STOPPED,
-    State.FAILED: SubscriptionState.ERROR,
-}
-
-
-class DeadLetters(Protocol):
-    """Where events go that a subscriber cannot handle."""
-
-    async def add_failed_event(
+    def __call__(
         self,
-        event_id: UUID,
-        projection_name: str,
-        event_type: str,
-        event_data: dict[str, Any],
-        error: Exception,
-        retry_count: int = 0,
-    ) -> None:
-        """Keep an event with its error."""
-        ...
-
-
-@dataclass(frozen=True)
-class SubscriptionConfig:
-    """How a subscriber is run.
-
-    Args:
-        start_from: "checkpoint" (where it was, else the beginning), "beginning", "end",
-            or after a position.
-        batch_size: events read at once.
-        checkpoint_strategy: when the position is saved.
-        checkpoint_interval_seconds: how often, if periodic.
-        processing_timeout: seconds a handler may take for one event.
-        event_types: classes to deliver; by default those that the subscriber names.
-        aggregate_types: types of aggregates to deliver.
-        tags: deliver the events that have all of these tags.
-        tenant_id: deliver this tenant's events only.
-        continue_on_error: once the retries are used up, put the event into the
-            manager's dead letters and go on; without dead letters, or if False, stop
-            with state ERROR. An event is never passed over unless it is kept somewhere.
-        max_retries, initial_retry_delay, max_retry_delay, retry_exponential_base,
-            retry_jitter: how a failed event is tried again (delays in seconds).
-
-    Raises:
-        SubscriptionConfigError: a value is out of its range.
-    """
-
-    start_from: Literal["beginning", "end", "checkpoint"] | int = "checkpoint"
-    batch_size: int = 100
-    checkpoint_strategy: CheckpointStrategy = CheckpointStrategy.EVERY_BATCH
-    checkpoint_interval_seconds: float = 5.0
-    processing_timeout: float = 30.0
-    event_types: tuple[type[DomainEvent], ...] | None = None
-    aggregate_types: tuple[str, ...] | None = None
-    tags: tuple[str, ...] = ()
-    tenant_id: UUID | None = None
-    continue_on_error: bool = True
-    max_retries: int = 5
-    initial_retry_delay: float = 1.0
-    max_retry_delay: float = 60.0
-    retry_exponential_base: float = 2.0
-    retry_jitter: float = 0.1
-
-    def __post_init__(self) -> None:
-        start = self.start_from
-        named = start in ("beginning", "end", "checkpoint")
-        if not named and (not isinstance(start, int) or start < 0):
-            _refuse("start_from", start, "a position >= 0, or a named start")
-        for name, least, most in (
-            ("batch_size", 1, math.inf),
-            ("checkpoint_interval_seconds", 0.001, math.inf),
-            ("processing_timeout", 0.001, math.inf),
-            ("max_retries", 0, math.inf),
-            ("initial_retry_delay", 0, self.max_retry_delay),
-            ("retry_exponential_base", 1, math.inf),
-            ("retry_jitter", 0, 1),
-        ):
-            if not least <= getattr(self, name) <= most:
-                _refuse(name, getattr(self, name), f"from {least} to {most}")
-
-
-def _refuse(name: str, value: object, wanted: str) -> None:
-    raise SubscriptionConfigError(f"{name} must be {wanted}, not {value!r}")
-
-
-def create_catch_up_config(
-    batch_size: int = 1000, checkpoint_every_batch: bool = True
-) -> SubscriptionConfig:
-    """Give a configuration for working through a long history."""
-    strategy = CheckpointStrategy.EVERY_BATCH
-    if not checkpoint_every_batch:
-        strategy = CheckpointStrategy.PERIODIC
-    return SubscriptionConfig(
-        start_from="beginning", batch_size=batch_size, checkpoint_strategy=strategy
-    )
-
-
-def create_live_only_config() -> SubscriptionConfig:
-    """Give a configuration that leaves history out."""
-    return SubscriptionConfig(start_from="end")
-
-
-class SubscriptionStatus(Struct, frozen=True):
-    """How a subscription is doing."""
-
-    name: str
-    state: str
-    position: int
-    events_processed: int
-    events_failed: int
-    events_dlq: int
-    last_processed_at: datetime | None
-    error: str | None
-
-
-class Subscription:
-    """One subscriber under a name; made by `SubscriptionManager.subscribe`."""
-
-    def __init__(
-        self,
+        store: Record[DomainEvent],
         name: str,
-        config: SubscriptionConfig,
-        subscriber: HandlesEvents,
-    ) -> None:
-        self.name = name
-        self.config = config
-        self.subscriber = subscriber
-        self.core: Core[DomainEvent]
-        self.last_event: DomainEvent | None = None
-        self.last_processed_at: datetime | None = None
-
-    @property
-    def last_event_id(self) -> UUID | None:
-        """The id of the last event that was dealt with."""
-        return None if self.last_event is None else self.last_event.event_id
-
-    @property
-    def last_event_type(self) -> str | None:
-        """The stored name of that event."""
-        return None if self.last_event is None else self.last_event.event_type
-
-    @property
-    def state(self) -> SubscriptionState:
-        """What it is doing; ERROR also while it retries."""
-        return _STATES[self.core.state]
-
-    @property
-    def last_processed_position(self) -> int:
-        """The position that everything up to has been handled (or parked)."""
-        return self.core.position
-
-    @property
-    def events_processed(self) -> int:
-        """How many events were handled."""
-        return self.core.handled
-
-    @property
-    def events_failed(self) -> int:
-        """How many attempts failed."""
-        return self.core.failed
-
-    @property
-    def events_dlq(self) -> int:
-        """How many events were put into the dead letters."""
-        return self.core.parked
-
-    @property
-    def last_error(self) -> Exception | None:
-        """Why it retries or stopped."""
-        return self.core.error
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it delivers, or will go on to."""
-        return self.core.running
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether it waits for `resume_subscription`."""
-        return self.core.state is State.PAUSED
-
-    async def caught_up(self, timeout: float = 30.0) -> None:
-        """Return when everything that is in the log now has been handled.
-
-        Raises:
-            SubscriptionError: it failed or stopped before.
-            TimeoutError: *timeout* seconds are over.
-        """
-        await self.core.caught_up(timedelta(seconds=timeout))
-
-    def get_status(self) -> SubscriptionStatus:
-        """Tell how it is doing."""
-        return SubscriptionStatus(
-            self.name,
-            self.state.value,
-            self.last_processed_position,
-            self.events_processed,
-            self.events_failed,
-            self.events_dlq,
-            self.last_processed_at,
-            None if self.last_error is None else repr(self.last_error),
-        )
+        handle: AnyHandler[DomainEvent],
+        delivery: Delivery[DomainEvent],
+    ) -> Core[DomainEvent]:
+        """Make the subscription."""
+        ...
 
 
 class SubscriptionManager:
@@ -281,6 +80,10 @@ class SubscriptionManager:
         checkpoint_repo: where positions are kept.
         shutdown_timeout: how many seconds `stop` takes at most.
         dlq_repo: where events go that cannot be handled.
+        error_handling_config: what is done about failures; by default what each
+            subscription's `continue_on_error` says.
+        health_check_config: from where on a subscription is degraded or unhealthy.
+        subscribe: makes the core's subscriptions, such as `traced_subscribe`.
     """
 
     def __init__(
@@ -291,15 +94,26 @@ class SubscriptionManager:
         shutdown_timeout: float = 30.0,
         *,
         dlq_repo: DeadLetters | None = None,
+        error_handling_config: ErrorHandlingConfig | None = None,
+        health_check_config: HealthCheckConfig | None = None,
+        subscribe: Subscribe = subscribe,
     ) -> None:
         self._store = event_store
         self._bus = event_bus
-        self._checkpoints = checkpoint_repo
-        self._shutdown_timeout = shutdown_timeout
         self._dlq = dlq_repo
+        self._shutdown_timeout = shutdown_timeout
+        self._delivering = Delivering(checkpoint_repo, dlq_repo, error_handling_config)
+        self._health = health_check_config or HealthCheckConfig()
+        self._subscribe = subscribe
         self._subscriptions: dict[str, Subscription] = {}
         self._behind: set[str] = set()
         self._running = False
+        self._started_at = now()
+        self._shutdown = asyncio.Event()
+        self._phase = ShutdownPhase.RUNNING
+        self._last_shutdown: ShutdownResult | None = None
+
+    # Subscriptions.
 
     @property
     def is_running(self) -> bool:
@@ -325,39 +139,47 @@ class SubscriptionManager:
         """Give the subscription of a name, or None."""
         return self._subscriptions.get(name)
 
-    def get_all_statuses(self) -> dict[str, SubscriptionStatus]:
+    def get_all_statuses(self) -> dict[str, Status]:
         """Tell how each of them is doing."""
         return {name: s.get_status() for name, s in self._subscriptions.items()}
 
     async def subscribe(
         self,
-        subscriber: HandlesEvents,
+        subscriber: HandlesEvents | HandlesBatches,
         config: SubscriptionConfig | None = None,
         name: str | None = None,
     ) -> Subscription:
-        """Add a subscriber: any object with `handle(event)`, sync or async.
+        """Add a subscriber: any object with `handle(event)` or `handle_batch(events)`.
 
         Args:
             subscriber: which events it gets is said by *config*, else by its
-                `subscribed_to()`, else it gets all.
+                `subscribed_to()`, else it gets all. Its methods may be sync or async. A
+                `DatabaseProjection` is handled exactly once, in transactions.
             config: how it is run.
             name: what its position is kept under; by default the class's name.
 
         Raises:
             SubscriptionAlreadyExistsError: the name is taken.
-            SubscriptionConfigError: it has no `handle`.
+            SubscriptionConfigError: it has neither method, or cannot be run so.
         """
         name = name or type(subscriber).__name__
         if name in self._subscriptions:
             raise SubscriptionAlreadyExistsError(name)
-        if not isinstance(subscriber, HandlesEvents):
-            raise SubscriptionConfigError(f"{subscriber!r} has no `handle` method")
-        config = config or SubscriptionConfig()
-        subscription = Subscription(name, config, subscriber)
+        if not isinstance(subscriber, (HandlesEvents, HandlesBatches)):
+            raise SubscriptionConfigError(
+                f"{subscriber!r} has no `handle` method, and no `handle_batch`"
+            )
+        handling = self._delivering.handling
+        subscription = Subscription(
+            name,
+            config or SubscriptionConfig(),
+            subscriber,
+            100 if handling is None else handling.max_recent_errors,
+        )
         subscription.core = await self._core(subscription)
         self._subscriptions[name] = subscription
         if self._running:
-            subscription.core.start()
+            self._start_one(subscription)
         return subscription
 
     async def unsubscribe(self, name: str) -> bool:
@@ -368,31 +190,69 @@ class SubscriptionManager:
         await subscription.core.stop(timedelta(seconds=self._shutdown_timeout))
         return True
 
-    async def start(self, subscription_names: Sequence[str] | None = None) -> Reports:
+    async def _core(self, subscription: Subscription) -> Core[DomainEvent]:
+        """Make the delivery behind a subscription."""
+        subscriber, delivering = subscription.subscriber, self._delivering
+        chosen = EventFilter.from_config_and_subscriber(subscription.config, subscriber)
+        record = await self._store.core()
+        if isinstance(subscriber, DatabaseProjection):
+            record = record_of(
+                subscriber, self._store, record, lambda: subscription.last
+            )
+        query = chosen.query(self._store.event_registry)
+        subscription.filtered = 0
+        try:
+            return self._subscribe(
+                record,
+                subscription.name,
+                delivering.handler_of(subscription, chosen),
+                delivering.delivery_of(subscription, query),
+            )
+        except ValueError as error:
+            raise SubscriptionConfigError(f"{subscription.name}: {error}") from error
+
+    # Starting and stopping.
+
+    async def start(
+        self,
+        subscription_names: Sequence[str] | None = None,
+        concurrent: bool = True,
+    ) -> Reports:
         """Start delivering; return when history is handled, or cannot be for now.
+
+        Args:
+            subscription_names: which; by default all.
+            concurrent: all at once; if not, each is given the time to catch up before
+                the next one starts.
 
         Returns:
             for each subscription None, or the error that keeps it back.
         """
         if not self._running:
-            self._running = True
+            self._running, self._started_at = True, now()
+            self._shutdown.clear()
+            self._phase = ShutdownPhase.RUNNING
             if isinstance(self._bus, InMemoryEventBus):
                 self._bus.attach(self._settle)
-        names = (
-            self.subscription_names
-            if subscription_names is None
-            else subscription_names
-        )
-        wanted = [self._subscriptions[name] for name in names]
-        for subscription in wanted:
-            if subscription.core.ended:  # a stopped one starts anew from its checkpoint
-                subscription.core = await self._core(subscription)
-            if not subscription.core.running:
-                subscription.core.start()
-        head = await (await self._store.core()).head()
-        forever = timedelta(days=365)
-        await asyncio.gather(*(s.core.settled(head, forever) for s in wanted))
+        wanted = self._named(subscription_names)
+        for group in [wanted] if concurrent else [[one] for one in wanted]:
+            for subscription in group:
+                if subscription.is_terminal:  # it starts anew from its checkpoint
+                    subscription.core = await self._core(subscription)
+                if not subscription.is_running:
+                    self._start_one(subscription)
+            head = await (await self._store.core()).head()
+            await asyncio.gather(*(s.core.settled(head, _FOREVER) for s in group))
         return {s.name: s.core.error for s in wanted}
+
+    def _start_one(self, subscription: Subscription) -> None:
+        subscription.started_at = now()
+        subscription.core.start()
+
+    def _named(self, names: Sequence[str] | None) -> list[Subscription]:
+        if names is None:
+            return self.subscriptions
+        return [self._subscriptions[name] for name in names]
 
     async def stop(
         self,
@@ -400,65 +260,16 @@ class SubscriptionManager:
         subscription_names: Sequence[str] | None = None,
     ) -> None:
         """Finish the events in hand, save positions, end; within *timeout* seconds."""
-        seconds = self._shutdown_timeout if timeout is None else timeout
         if subscription_names is None:
-            self._running = False
-            if isinstance(self._bus, InMemoryEventBus):
-                self._bus.detach(self._settle)
-        names = (
-            self.subscription_names
-            if subscription_names is None
-            else subscription_names
-        )
-        await asyncio.gather(
-            *(
-                self._subscriptions[n].core.stop(timedelta(seconds=seconds))
-                for n in names
-            )
-        )
+            self._detach()
+        span = timedelta(seconds=self._shutdown_timeout if timeout is None else timeout)
+        wanted = self._named(subscription_names)
+        await asyncio.gather(*(s.core.stop(span) for s in wanted))
 
-    async def pause_subscription(self, name: str) -> bool:
-        """Have a subscription wait; tell whether it exists and runs."""
-        subscription = self._subscriptions.get(name)
-        if subscription is None or not subscription.core.running:
-            return False
-        subscription.core.pause()
-        return True
-
-    async def resume_subscription(self, name: str) -> bool:
-        """Have a paused subscription go on; tell whether it was paused."""
-        subscription = self._subscriptions.get(name)
-        if subscription is None or not subscription.is_paused:
-            return False
-        subscription.core.resume()
-        return True
-
-    def get_health(self) -> dict[str, Any]:
-        """Tell how all of it is doing: status, running, and each subscription."""
-        states = [s.state for s in self._subscriptions.values()]
-        if SubscriptionState.ERROR in states:
-            status = "unhealthy"
-        elif not self._running:
-            status = "stopped"
-        elif SubscriptionState.STARTING in states:
-            status = "starting"
-        else:
-            status = "healthy"
-        return {
-            "status": status,
-            "running": self._running,
-            "subscription_count": len(states),
-            "subscriptions": [
-                {
-                    "name": s.name,
-                    "status": s.state.value,
-                    "position": s.core.position,
-                    "events_processed": s.events_processed,
-                    "error": s.get_status().error,
-                }
-                for s in self._subscriptions.values()
-            ],
-        }
+    def _detach(self) -> None:
+        self._running = False
+        if isinstance(self._bus, InMemoryEventBus):
+            self._bus.detach(self._settle)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -466,6 +277,222 @@ class SubscriptionManager:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    # Shutting down with the process.
+
+    async def run_until_shutdown(
+        self, shutdown_timeout: float | None = None
+    ) -> ShutdownResult:
+        """Run until SIGTERM, SIGINT or `request_shutdown`, then stop all subscriptions.
+
+        It starts what does not run. Each subscription finishes what it has in hand and
+        saves its position, within *shutdown_timeout* seconds; then the program goes on
+        to its end. Meanwhile another signal has the effect that it had before, which is
+        to end the process at once. (On Windows, asyncio knows no signals.)
+
+        Raises:
+            StoreError: the store cannot be opened.
+        """
+        told: list[Signals] = []
+
+        def tell(number: Signals) -> None:
+            told.append(number)
+            self._shutdown.set()
+
+        self._shutdown.clear()
+        with on_signals(tell):
+            await self._until_told()
+        self._phase = ShutdownPhase.STOPPING
+        self._detach()
+        seconds = (
+            self._shutdown_timeout if shutdown_timeout is None else shutdown_timeout
+        )
+        name = told[0].name if told else None
+        result = await shut_down(self.subscriptions, seconds, name)
+        self._phase, self._last_shutdown = result.phase, result
+        return result
+
+    async def _until_told(self) -> None:
+        """Start, and wait for the word to stop; it may come before all has started."""
+        told = asyncio.ensure_future(self._shutdown.wait())
+        starting = asyncio.ensure_future(self.start())
+        try:
+            await asyncio.wait((told, starting), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await told
+        except BaseException:
+            await self.stop()
+            raise
+        finally:
+            told.cancel()
+            starting.cancel()
+
+    def request_shutdown(self) -> None:
+        """Have `run_until_shutdown` stop, as if a signal had come."""
+        self._shutdown.set()
+
+    @property
+    def is_shutting_down(self) -> bool:
+        """Whether `run_until_shutdown` stops the subscriptions now."""
+        return self._phase is ShutdownPhase.STOPPING
+
+    @property
+    def shutdown_phase(self) -> ShutdownPhase:
+        """Where the shutdown is."""
+        return self._phase
+
+    @property
+    def last_shutdown_result(self) -> ShutdownResult | None:
+        """How the last `run_until_shutdown` ended."""
+        return self._last_shutdown
+
+    # Pausing.
+
+    async def pause_subscription(
+        self, name: str, reason: PauseReason | None = None
+    ) -> bool:
+        """Have a subscription wait; tell whether it exists and runs."""
+        subscription = self._subscriptions.get(name)
+        return subscription is not None and subscription.pause(reason)
+
+    async def resume_subscription(self, name: str) -> bool:
+        """Have a paused subscription go on; tell whether it was paused."""
+        subscription = self._subscriptions.get(name)
+        return subscription is not None and subscription.resume()
+
+    async def pause_all(self, reason: PauseReason | None = None) -> dict[str, bool]:
+        """Have all subscriptions wait; tell which run."""
+        return {name: s.pause(reason) for name, s in self._subscriptions.items()}
+
+    async def resume_all(self) -> dict[str, bool]:
+        """Have all paused subscriptions go on; tell which were paused."""
+        return {name: s.resume() for name, s in self._subscriptions.items()}
+
+    @property
+    def paused_subscriptions(self) -> list[Subscription]:
+        """The subscriptions that wait."""
+        return [s for s in self._subscriptions.values() if s.is_paused]
+
+    @property
+    def paused_subscription_names(self) -> list[str]:
+        """Their names."""
+        return [s.name for s in self.paused_subscriptions]
+
+    # Failures.
+
+    def on_error(self, callback: ErrorCallback) -> None:
+        """Have *callback*, sync or async, told of each failed attempt."""
+        self._delivering.callbacks.add(lambda _: True, callback)
+
+    def on_error_category(
+        self, category: ErrorCategory, callback: ErrorCallback
+    ) -> None:
+        """Have *callback* told of failed attempts of one category."""
+        self._delivering.callbacks.add(
+            lambda info: info.classification.category is category, callback
+        )
+
+    def on_error_severity(
+        self, severity: ErrorSeverity, callback: ErrorCallback
+    ) -> None:
+        """Have *callback* told of failed attempts of one severity."""
+        self._delivering.callbacks.add(
+            lambda info: info.classification.severity is severity, callback
+        )
+
+    def get_error_stats(self) -> dict[str, Any]:
+        """Give `total_errors`, `total_dlq_count` and each subscription's statistics."""
+        return {
+            "total_errors": self.total_errors,
+            "total_dlq_count": self.total_dlq_count,
+            "subscriptions": {
+                name: s.error_stats.to_dict() for name, s in self._subscriptions.items()
+            },
+        }
+
+    @property
+    def total_errors(self) -> int:
+        """How many attempts failed."""
+        return sum(s.error_stats.total_errors for s in self.subscriptions)
+
+    @property
+    def total_dlq_count(self) -> int:
+        """How many events were put into the dead letters."""
+        return sum(s.error_stats.dlq_count for s in self.subscriptions)
+
+    async def redrive(self, dlq_id: int, dlq_repo: DLQRepository | None = None) -> bool:
+        """Give a dead letter's event to its subscriber again; tell whether it worked.
+
+        It is done between two of the subscription's pages; the entry is "resolved"
+        then, or "failed" again with the new error. Of several who try, one takes it.
+
+        Args:
+            dlq_id: which entry.
+            dlq_repo: of which dead letters; by default of the manager's.
+
+        Raises:
+            SubscriptionError: there is no such entry, subscription or event.
+            SubscriptionStateError: it is resolved, or somebody else tries it now.
+        """
+        letters: Any = dlq_repo or self._dlq
+        if not isinstance(letters, DLQRepository):
+            raise SubscriptionError("there are no dead letters that can be read")
+        return await redrive(
+            dlq_id,
+            letters,
+            self._delivering,
+            self._subscriptions,
+            await self._store.core(),
+        )
+
+    # Health.
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether `get_health` says "healthy"."""
+        return bool(self.get_health()["status"] == "healthy")
+
+    @property
+    def uptime_seconds(self) -> float:
+        """How long ago it was started; 0: it does not run."""
+        return (now() - self._started_at).total_seconds() if self._running else 0.0
+
+    def get_health(self) -> dict[str, Any]:
+        """Tell how all of it is doing: status, running, and each subscription."""
+        states = [s.state for s in self.subscriptions]
+        return {
+            "status": _overall(states, running=self._running),
+            "running": self._running,
+            "subscription_count": len(states),
+            "subscriptions": [as_health(s) for s in self.subscriptions],
+        }
+
+    async def health_check(self) -> ManagerHealth:
+        """Judge all subscriptions by the `health_check_config`."""
+        return manager_health(
+            self.subscriptions,
+            self._health,
+            running=self._running,
+            uptime_seconds=self.uptime_seconds,
+        )
+
+    def get_subscription_health(
+        self, subscription_name: str
+    ) -> SubscriptionHealth | None:
+        """Judge one subscription; None: there is none of that name."""
+        subscription = self._subscriptions.get(subscription_name)
+        return None if subscription is None else health_of(subscription, self._health)
+
+    async def readiness_check(self) -> ReadinessStatus:
+        """Tell whether all run and have caught up with the log once."""
+        return readiness(self.subscriptions, running=self._running)
+
+    async def liveness_check(self) -> LivenessStatus:
+        """Tell whether no handler hangs for twice its `processing_timeout`."""
+        return liveness(self.subscriptions)
+
+    # Read your writes.
 
     async def _settle(self, patience: timedelta) -> None:
         """Wait for the subscriptions that keep up to see what was just saved."""
@@ -488,96 +515,11 @@ class SubscriptionManager:
         else:
             self._behind.add(name)
 
-    async def _core(self, subscription: Subscription) -> Core[DomainEvent]:
-        """Make the delivery behind a subscription."""
-        config = subscription.config
-        park = self._park if config.continue_on_error and self._dlq else None
-        delivery: Delivery[DomainEvent] = Delivery(
-            query=self._query(config, subscription.subscriber),
-            start=config.start_from,
-            page=config.batch_size,
-            on_failure=retry_then(
-                Stop() if park is None else Park(),
-                retries=config.max_retries,
-                delay=timedelta(seconds=config.initial_retry_delay),
-                factor=config.retry_exponential_base,
-                longest=timedelta(seconds=config.max_retry_delay),
-                jitter=config.retry_jitter,
-            ),
-            park=park,
-            checkpoint_due=_due(config),
-            checkpoints=self._kept(subscription),
-        )
-        record = await self._store.core()
-        return subscribe(record, subscription.name, _deliver(subscription), delivery)
 
-    def _query(self, config: SubscriptionConfig, subscriber: HandlesEvents) -> AnyQuery:
-        named: Callable[[], Sequence[type[DomainEvent]]] | None = getattr(
-            subscriber, "subscribed_to", None
-        )
-        classes = config.event_types or (() if named is None else named())
-        types = [self._store.event_registry.name_of(cls) for cls in classes]
-        categories = config.aggregate_types or ()
-        if not types and not categories and not config.tags:
-            return ALL
-        return Query.of(categories=categories, types=types, tags=config.tags)
-
-    def _kept(self, subscription: Subscription) -> Checkpoints:
-        """Give the repository as the core asks for it."""
-        repository = self._checkpoints
-
-        async def load(name: str) -> Checkpoint | None:
-            position = await repository.get_position(name)
-            return None if position is None else Checkpoint(name, position)
-
-        async def save(change: SaveCheckpoint) -> None:
-            last = subscription.last_event  # there is one: nothing else is noted
-            if last is not None:
-                await repository.save_position(
-                    change.name, change.position, last.event_id, last.event_type
-                )
-
-        return Checkpoints(load, save, repository.reset_checkpoint)
-
-    async def _park(self, parked: Parked[DomainEvent]) -> None:
-        event = parked.recorded.event
-        if self._dlq is None:
-            raise SubscriptionError("there are no dead letters to park in")
-        await self._dlq.add_failed_event(
-            event_id=event.event_id,
-            projection_name=parked.subscription,
-            event_type=event.event_type,
-            event_data=event.to_dict(),
-            error=parked.error,
-            retry_count=parked.attempts - 1,
-        )
-
-
-def _deliver(subscription: Subscription) -> Handler[DomainEvent]:
-    """Make the function that gives an event to the subscriber, sync or async."""
-    config, call = subscription.config, subscription.subscriber.handle
-    is_async = inspect.iscoroutinefunction(call)
-
-    async def deliver(recorded: Recorded[DomainEvent]) -> None:
-        event = recorded.event
-        if config.tenant_id is None or event.tenant_id == config.tenant_id:
-            if is_async:
-                async with asyncio.timeout(config.processing_timeout):
-                    await call(event)
-            else:
-                call(event)
-            subscription.last_processed_at = datetime.now(UTC)
-        subscription.last_event = event
-
-    return deliver
-
-
-def _due(config: SubscriptionConfig) -> CheckpointDue:
-    match config.checkpoint_strategy:
-        case CheckpointStrategy.EVERY_BATCH:
-            return after_page
-        case CheckpointStrategy.EVERY_EVENT:
-            return lambda progress: progress.events > 0
-        case CheckpointStrategy.PERIODIC:
-            interval = config.checkpoint_interval_seconds
-            return lambda progress: progress.seconds >= interval
+def _overall(states: Iterable[SubscriptionState], *, running: bool) -> str:
+    states = set(states)
+    if SubscriptionState.ERROR in states:
+        return "unhealthy"
+    if not running:
+        return "stopped"
+    return "starting" if SubscriptionState.STARTING in states else "healthy"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum
 from types import TracebackType
@@ -182,6 +182,17 @@ class EventStore(ABC):
                 if self._record is None:
                     self._record = await self._open()
         return self._record
+
+    async def use(
+        self, middleware: Callable[[Record[DomainEvent]], Record[DomainEvent]]
+    ) -> None:
+        """Have what this store does from now on go through *middleware*.
+
+        Args:
+            middleware: gives the core's record with some functions replaced, as
+                `evsrc.telemetry.traced` does.
+        """
+        self._record = middleware(await self.core())
 
     @property
     def event_registry(self) -> EventRegistry:

@@ -13,7 +13,7 @@ from heapq import heapify, heappop, heappush
 from typing import Generic, Protocol
 
 from ..core.event import E, Recorded, StreamName
-from ..ports import Page, SaveDeadLetter
+from ..ports import Also, Page
 from .checkpointing import Saver
 from .delivery import Batched, Delivery, Handler, after_page
 from .parking import Parking
@@ -62,9 +62,9 @@ class Way(Protocol[E]):
         ...
 
     async def again(
-        self, recorded: Recorded[E], resolved: SaveDeadLetter
+        self, recorded: Recorded[E], also: Sequence[Also]
     ) -> Exception | None:
-        """Handle an event that was parked; write *resolved* with it, if it can.
+        """Handle an event that was parked; write *also* with it, if it can.
 
         Gives the handler's error, or None.
         """
@@ -109,10 +109,10 @@ class OneByOne(Generic[E]):
         return None
 
     async def again(
-        self, recorded: Recorded[E], resolved: SaveDeadLetter
+        self, recorded: Recorded[E], also: Sequence[Also]
     ) -> Exception | None:
         """Handle an event that was parked."""
-        del resolved  # nothing is written with it
+        del also  # nothing is written with it
         return await self.attempt(recorded)
 
 
@@ -271,8 +271,8 @@ class InBatches(Generic[E]):
         return await self.attempt((recorded,), recorded.position)
 
     async def again(
-        self, recorded: Recorded[E], resolved: SaveDeadLetter
+        self, recorded: Recorded[E], also: Sequence[Also]
     ) -> Exception | None:
         """Handle an event that was parked."""
-        del resolved  # nothing is written with it
+        del also  # nothing is written with it
         return await self.attempt((recorded,), recorded.position)

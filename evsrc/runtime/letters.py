@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Generic, Protocol
 
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ..core.errors import SubscriptionError, SubscriptionStateError
 from ..core.event import E, Recorded, StreamName
-from ..ports import DeadLetter, DeadLetterStatus, EventStore, SaveDeadLetter
+from ..ports import Also, DeadLetter, DeadLetterStatus, EventStore, SaveDeadLetter
 from .parking import letter_of
 from .run import log, log_fields
 
@@ -37,10 +37,10 @@ class Redriven(Struct, frozen=True):
 
 
 class Again(Protocol[E]):
-    """Handle a parked event, and write its resolved letter with it if that can be."""
+    """Handle a parked event, and write what belongs to it with it if that can be."""
 
     async def __call__(
-        self, recorded: Recorded[E], resolved: SaveDeadLetter
+        self, recorded: Recorded[E], also: Sequence[Also]
     ) -> Exception | None:
         """Give the handler's error, or None."""
         ...
@@ -177,7 +177,7 @@ class Letters(Generic[E]):
             resolved_by=f"re-drive of {self._name}",
         )
         try:
-            error = await self._again(recorded, SaveDeadLetter(resolved))
+            error = await self._again(recorded, (SaveDeadLetter(resolved),))
         except Exception:  # it is not known to be handled: give it back
             await self._store.dead_letters.update(inspected.letter, taken)
             raise

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Generic, TypeVar
 
 from ..core.errors import SubscriptionError, SubscriptionStateError
-from ..core.event import E
+from ..core.event import E, Recorded
 from ..ports import EventStore
 from .checkpointing import Saver
 from .delivery import (
@@ -75,6 +75,11 @@ class Subscription(Generic[E]):
     def position(self) -> int:
         """Everything up to here was handled, parked or skipped."""
         return self._run.position
+
+    @property
+    def lag(self) -> int:
+        """How many positions it is behind the log's head, as it saw that last."""
+        return max(self._run.head - self._run.position, 0)
 
     @property
     def handled(self) -> int:
@@ -212,22 +217,28 @@ class Subscription(Generic[E]):
             self._run.attend.set()
             self._run.become(State.CATCHING_UP)
 
-    async def stop(self, timeout: timedelta = timedelta(seconds=30)) -> None:
+    async def stop(self, timeout: timedelta = timedelta(seconds=30)) -> bool:
         """Finish what is in hand, save the checkpoint, end; within *timeout*.
 
         A handler that takes longer than four fifths of it is cancelled; its events are
-        delivered again after the next start.
+        delivered again after the next start. Gives False if one was.
         """
         self._run.stopping = True
         self._run.hold()
         if self._task is None:
             self._run.end(State.STOPPED)
-            return
+            return True
         seconds = timeout.total_seconds()
         done, _ = await asyncio.wait([self._task], timeout=seconds * 0.8)
         if not done:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=seconds * 0.2)
+        return bool(done)
+
+    async def join(self) -> None:
+        """Return when it delivers no more: it was stopped, or has failed."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
     async def caught_up(self, timeout: timedelta = timedelta(seconds=30)) -> None:
         """Return when everything that is in the log now has been handled.
@@ -279,6 +290,20 @@ class Subscription(Generic[E]):
                 f"subscription {self.name!r} {self.state} at position {self.position}"
                 + (f": {self.error!r}" if self.error else "")
             ) from self.error
+
+    async def handle_again(self, recorded: Recorded[E]) -> Exception | None:
+        """Give an event to the handler once more; give the handler's error, or None.
+
+        It is done between two pages. For events that were put aside with a `park` of
+        your own; the others have `dead_letters`.
+        """
+        return await self._between(lambda: self._handle_again(recorded))
+
+    async def _handle_again(self, recorded: Recorded[E]) -> Exception | None:
+        error = await self._way.again(recorded, ())
+        if error is None:
+            await self._loop.keep()
+        return error
 
     async def _between(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do *work* when no event is in hand: now, or as soon as the loop can."""

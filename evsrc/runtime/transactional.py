@@ -13,7 +13,7 @@ from ..core.errors import (
     StoreClosedError,
 )
 from ..core.event import E, Recorded
-from ..ports import Also, EventStore, SaveDeadLetter
+from ..ports import Also, EventStore
 from .delivery import Batched, Transactional
 from .handling import InBatches, Parts
 from .run import PASSING
@@ -94,7 +94,7 @@ class InTransactions(InBatches[E]):
         return None
 
     async def again(
-        self, recorded: Recorded[E], resolved: SaveDeadLetter
+        self, recorded: Recorded[E], also: Sequence[Also]
     ) -> Exception | None:
-        """Handle an event that was parked, and resolve its letter with it."""
-        return await self._once((recorded,), (resolved, *self._parts.saver.also()))
+        """Handle an event that was parked, and write *also* with it."""
+        return await self._once((recorded,), (*also, *self._parts.saver.also()))

@@ -34,7 +34,7 @@ _RECORDS: Final[dict[str, type[Any]]] = {
     "dead_letters": DeadLetters,
     "leases": Leases,
 }
-_NOT_AWAITED: Final = {"transaction", "encode"}
+_NOT_AWAITED: Final = {"concurrent", "encode", "transaction"}
 PORTS: Final[tuple[str, ...]] = tuple(
     f"{field.name}.{inner.name}" if inner else field.name
     for field in fields(EventStore)

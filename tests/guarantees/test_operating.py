@@ -221,9 +221,9 @@ async def test_s2_a_commit_without_an_answer_is_looked_up(
     assert left < 0, "it went on"
 
 
-@pytest.mark.parametrize("back_end", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("evsrc_back_end", ["sqlite", "postgresql"])
 async def test_s2_the_users_own_sql_commits_with_the_checkpoint(
-    open_store: OpenStore, back_end: str
+    open_store: OpenStore, evsrc_back_end: str
 ) -> None:
     """A table of the user's, written through the connection, is the fold of the log."""
     failures = Counter({7: 3, 21: 3})
@@ -231,7 +231,7 @@ async def test_s2_the_users_own_sql_commits_with_the_checkpoint(
     async def apply(tx: Transaction[Any], batch: Sequence[Any]) -> None:
         for recorded in batch:
             n = recorded.event.n
-            if back_end == "sqlite":
+            if evsrc_back_end == "sqlite":
                 await tx.connection.execute("INSERT INTO s2_seen VALUES (?)", [n])
             else:
                 await tx.connection.execute("INSERT INTO s2_seen VALUES ($1)", n)
@@ -250,7 +250,9 @@ async def test_s2_the_users_own_sql_commits_with_the_checkpoint(
             await running.caught_up(SOON)
         async with store.transaction() as tx:
             read = (
-                tx.connection.fetchall if back_end == "sqlite" else tx.connection.fetch
+                tx.connection.fetchall
+                if evsrc_back_end == "sqlite"
+                else tx.connection.fetch
             )
             rows = await read("SELECT n FROM s2_seen ORDER BY n")
     assert [n for (n,) in rows] == list(range(30))

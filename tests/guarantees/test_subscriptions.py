@@ -31,6 +31,7 @@ from evsrc.core.view import View
 from evsrc.ports import Checkpoint, EventStore, SaveCheckpoint
 from evsrc.runtime.delivery import Parked, Progress, State
 from evsrc.runtime.project import project
+from evsrc.runtime.projection import ViewProjection
 from evsrc.testing import Deafen, Fact, Fault, Trap, Work, fail_everywhere, faulty
 from tests.conftest import OpenStore
 
@@ -424,8 +425,9 @@ async def test_a_projection_without_its_checkpoint_is_folded_anew(store: Store) 
     await fill(store, 10)
     count: View[int, Any] = View(0, lambda n, _: n + 1)
     keep = Snapshotting(dump=lambda n: str(n).encode(), load=int, due=every(1))
+    definition = ViewProjection(name="n", view=count, keep=keep)
     for half in (store.checkpoints, store.snapshots, None):
-        async with project(store, "n", count, keep) as projection:
+        async with project(store, definition) as projection:
             await projection.subscription.caught_up(SOON)
         assert await store.checkpoints.load("n") == Checkpoint("n", await store.head())
         if half is not None:

@@ -82,7 +82,14 @@ from evsrc import (
 )
 from evsrc.runtime.subscribe import Subscription
 from evsrc.runtime.transact import Decided
-from evsrc.subscriptions import SubscriptionManager
+from evsrc.subscriptions import (
+    ErrorHandlingConfig,
+    ErrorInfo,
+    ManagerHealth,
+    ShutdownResult,
+    SubscriptionManager,
+)
+from evsrc.telemetry import traced, traced_subscribe, traced_transact
 from evsrc.testing import (
     Chaos,
     Fail,
@@ -339,12 +346,31 @@ async def classes(id: UUID) -> None:
     assert_type(kept, AggregateRepository[Task])
     assert_type(await kept.create_snapshot(await kept.load(id)), AggregateSnapshot)
     dlq: DLQRepository = InMemoryDLQRepository()
-    SubscriptionManager(
-        InMemoryEventStore(),
+    store = InMemoryEventStore()
+    await store.use(traced)
+    manager = SubscriptionManager(
+        store,
         InMemoryEventBus(),
         InMemoryCheckpointRepository(),
         dlq_repo=dlq,
+        error_handling_config=ErrorHandlingConfig(),
+        subscribe=traced_subscribe,
     )
+
+    async def tell(info: ErrorInfo) -> None:
+        assert_type(info.event_id, UUID)
+
+    manager.on_error(tell)
+    assert_type(await manager.health_check(), ManagerHealth)
+    assert_type(await manager.run_until_shutdown(), ShutdownResult)
+    assert_type(await manager.redrive(1), bool)
+
+
+async def telemetry(store: EventStoreRecord[Event]) -> None:
+    """What is traced has the types of what it stands for."""
+    assert_type(traced(store), EventStoreRecord[Event])
+    done = await traced_transact(store, COUNTER, STREAM, "x")
+    assert_type(done, Decided[int, Event])
 
 
 async def projections(
