@@ -707,18 +707,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - slow to import
+if not TYPE_CHECKING:  # type checkers would take any name for one of ours
 
-        return version("evsrc-py")
-    source = _RENAMED.get(name, name)
-    home = _HOMES.get(name, "core.errors" if source == "EvsrcError" else None)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{home}", __name__), source)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version  # noqa: PLC0415 - slow to import
+
+            return version("evsrc-py")
+        source = _RENAMED.get(name, name)
+        home = _HOMES.get(name, "core.errors" if source == "EvsrcError" else None)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{home}", __name__), source)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

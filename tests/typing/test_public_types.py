@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Literal, assert_type
 from uuid import UUID
@@ -10,6 +10,8 @@ from uuid import UUID
 from msgspec import Struct
 from pyrsistent import PMap
 
+import evsrc
+import evsrc.testing
 from evsrc import (
     ALL,
     AggregateRepository,
@@ -17,12 +19,15 @@ from evsrc import (
     AggregateSnapshot,
     AppendCondition,
     Appended,
+    Batched,
+    Breaker,
     Chain,
     Codec,
     Conflict,
     DeadLetter,
     Decider,
     DecisionModel,
+    Delivery,
     DLQRepository,
     DomainEvent,
     EventStoreRecord,
@@ -39,12 +44,14 @@ from evsrc import (
     PartitionStatus,
     Query,
     QueryDecider,
+    RebuildProgress,
     Rebuilt,
     Recorded,
     SaveDeadLetter,
     SnapshotStore,
     StreamName,
     Transaction,
+    Transactional,
     Upcaster,
     View,
     ViewProjection,
@@ -73,6 +80,7 @@ from evsrc import (
     transact,
     work,
 )
+from evsrc.runtime.subscribe import Subscription
 from evsrc.runtime.transact import Decided
 from evsrc.subscriptions import (
     ErrorHandlingConfig,
@@ -82,7 +90,20 @@ from evsrc.subscriptions import (
     SubscriptionManager,
 )
 from evsrc.telemetry import traced, traced_subscribe, traced_transact
-from evsrc.testing import decider_laws, decider_machine, specs_of
+from evsrc.testing import (
+    Chaos,
+    Fail,
+    Fault,
+    Run,
+    World,
+    decider_laws,
+    decider_machine,
+    faulty,
+    intercepted,
+    simulate,
+    simulations,
+    specs_of,
+)
 from evsrc.testing.specs import Spec, ViewSpec
 
 
@@ -112,6 +133,12 @@ def evolve(total: int, event: Event) -> int:
 COUNTER: Decider[int, str, Event] = Decider(decide, evolve, 0)
 CODEC: Codec[Event] = json_codec({"added": Added, "removed": Removed})
 STREAM = StreamName("counter", "1")
+
+
+def misspelled() -> None:
+    """A name that is not there is an error, although all are imported lazily."""
+    print(evsrc.memory_stores)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    print(evsrc.testing.spec_of)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
 
 
 def pure() -> None:
@@ -154,6 +181,28 @@ async def functional() -> None:
         assert_type(status.partitions[0].subscription.position, int)
         assert_type(partition_of(StreamName("y", "1"), 4), int)
         assert_type(await store.leases.list("y#"), tuple[Lease, ...])
+
+
+async def delivering(store: EventStoreRecord[Event]) -> None:
+    async def each(recorded: Recorded[Event]) -> None:
+        assert_type(recorded.event, Event)
+
+    async def several(batch: Sequence[Recorded[Event]]) -> None:
+        assert_type(batch[0].event, Event)
+
+    async def once(tx: Transaction[Event], page: Sequence[Recorded[Event]]) -> None:
+        assert_type(await tx.append(), Appended | Conflict)
+        assert_type(page[0].event, Event)
+
+    assert_type(Batched(several), Batched[Event])
+    assert_type(Transactional(once), Transactional[Event])
+    waits: Delivery[Event] = Delivery(breaker=Breaker(failures=3))
+    assert_type(waits.breaker, Breaker | None)
+    assert_type(subscribe(store, "x", each, waits), Subscription[Event])
+    assert_type(subscribe(store, "x", Batched(several), waits), Subscription[Event])
+    assert_type(subscribe(store, "x", Transactional(once)), Subscription[Event])
+    shared = work(store, "y", Batched(several), waits, owner="me", partitions=4)
+    assert_type(shared, Worker[Event])
 
 
 TAGGED: Codec[Event] = json_codec(
@@ -217,6 +266,24 @@ def sentences() -> None:
     steps: list[Upcaster] = [lambda body: {**body, "amount": 1}]
     assert_type(chain(*steps), Chain)
     json_codec({"added": Added}, upcasters={"added": chain(*steps)})
+
+
+async def failing(store: EventStoreRecord[Event]) -> None:
+    plan = [Fault("head", 2, Fail(OSError("no disk")))]
+    assert_type(faulty(store, plan), EventStoreRecord[Event])
+
+    async def around(port: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        return await call() if port == "head" else None
+
+    assert_type(intercepted(store, around), EventStoreRecord[Event])
+
+    async def scenario(world: World) -> None:
+        await world.settle()
+
+    found = simulate(scenario, seed=1, chaos=Chaos())
+    assert_type(found, Run)
+    assert_type(found.trace, list[str])
+    assert_type(simulations(scenario, 10), dict[str, int])
 
 
 def sentences_of_classes() -> None:
@@ -315,7 +382,10 @@ async def projections(
     assert_type(project(store, counted).state, int)
     assert_type(await load_view(store, counted), tuple[int, int])
     assert_type(await inline(store, counted, handled), EventStoreRecord[TaskCreated])
-    assert_type(await rebuild(store, handled, replaces="a@1"), Rebuilt)
+    told: Callable[[RebuildProgress], None] = lambda now: print(now.share)  # noqa: E731
+    done = await rebuild(store, handled, replaces="a@1", on_progress=told)
+    assert_type(done, Rebuilt)
+    assert_type(await rebuild(store, counted, replaces=None), Rebuilt)
     async with store.transaction() as tx:
         assert_type(tx, Transaction[TaskCreated])
         assert_type(await tx.append(), Appended | Conflict)
