@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from ...core.errors import SchemaError
+from ..schemas import known_version, numbered
 
 if TYPE_CHECKING:
     from asyncpg import Connection
@@ -63,11 +64,7 @@ class Names:
 
 def migrations() -> dict[int, str]:
     """Give the numbered migrations, by version."""
-    found = {
-        int(file.name[:4]): file.read_text("utf-8")
-        for file in _MIGRATIONS.glob("[0-9][0-9][0-9][0-9]_*.sql")
-    }
-    return dict(sorted(found.items()))
+    return numbered(_MIGRATIONS)
 
 
 def migration_sql(
@@ -123,13 +120,7 @@ async def recognise(db: Connection[Any], names: Names) -> int:
             )
         return 0
     version = await db.fetchval(names.sql("schema_version"))
-    newest = max(migrations())
-    if not isinstance(version, int) or version > newest:
-        raise SchemaError(
-            f"store {names} has schema version {version}, this evsrc knows up to "
-            f"{newest}; upgrade evsrc-py"
-        )
-    return version
+    return known_version(version, max(migrations()), f"store {names}")
 
 
 async def migrate(db: Connection[Any], names: Names, ordering: Ordering) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
 from pathlib import Path
 from typing import Final
 
 from ...core.errors import SchemaError
+from ..schemas import known_version, numbered
 
 APPLICATION_ID: Final = 0x65767372  # "evsr"
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -16,12 +16,7 @@ _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 def migrations() -> dict[int, str]:
     """Give the numbered migrations, by version."""
-    found: dict[int, str] = {}
-    for file in _MIGRATIONS.iterdir():
-        numbered = re.fullmatch(r"(\d{4})_\w+\.sql", file.name)
-        if numbered:
-            found[int(numbered[1])] = file.read_text("utf-8")
-    return dict(sorted(found.items()))
+    return numbered(_MIGRATIONS)
 
 
 def recognise(db: sqlite3.Connection, path: str) -> int:
@@ -46,13 +41,7 @@ def recognise(db: sqlite3.Connection, path: str) -> int:
             )
         return 0
     (version,) = db.execute("SELECT max(version) FROM evsrc_schema").fetchone()
-    newest = max(migrations())
-    if not isinstance(version, int) or version > newest:
-        raise SchemaError(
-            f"database {path!r} has schema version {version}, this evsrc knows up to "
-            f"{newest}; upgrade evsrc-py"
-        )
-    return version
+    return known_version(version, max(migrations()), f"database {path!r}")
 
 
 def migrate(db: sqlite3.Connection, path: str) -> None:
