@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.disk import use_memory
+
 USUAL = 500
 EXAMPLES = int(os.environ.get("EVSRC_EXAMPLES", USUAL))
 
@@ -21,6 +23,7 @@ def share(of: int) -> int:
     return max(1, of * EXAMPLES // USUAL)
 
 
+use_memory()
 settings.register_profile(
     "evsrc",
     deadline=None,

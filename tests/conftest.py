@@ -9,9 +9,11 @@ from hypothesis import HealthCheck, settings
 
 from evsrc.ports import EventStore
 from evsrc.testing.back_ends import OpenStore, prefix_of
+from tests.disk import use_memory
 
 __all__ = ["OpenStore", "prefix_of"]
 
+use_memory()
 settings.register_profile(
     "evsrc", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
