@@ -61,6 +61,14 @@ def satisfies(expected: Expected, actual: int) -> bool:
     return expected is ANY or actual > 0
 
 
+def _is_unicode(name: str) -> bool:
+    """Tell whether a text can be encoded: it has no lone surrogate."""
+    try:
+        return name.isascii() or bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 class QueryItem(Struct, frozen=True):
     """Events that fit in all of three ways; what is empty restricts nothing.
 
@@ -86,6 +94,11 @@ class QueryItem(Struct, frozen=True):
                 raise InvalidQueryError(
                     f"a query item's {field} are a frozenset of str, not {names!r}"
                 )
+            for name in names:
+                if "\0" in name or not _is_unicode(name):
+                    raise InvalidQueryError(
+                        f"a query item's {field} hold {name!r:.200}, which no store has"
+                    )
 
 
 class Query(Struct, frozen=True):
@@ -185,7 +198,7 @@ class AppendCondition(Struct, frozen=True):
     def __post_init__(self) -> None:
         if not isinstance(self.query, Query) and self.query != ALL:
             raise InvalidQueryError(f"a condition needs a query, not {self.query!r}")
-        if type(self.after) is not int or self.after < 0:
+        if type(self.after) is not int or not 0 <= self.after < 2**63:
             raise InvalidQueryError(f"`after` is a position, not {self.after!r}")
         if isinstance(self.version, AppendCondition):
             raise InvalidExpectedVersionError(self.version)

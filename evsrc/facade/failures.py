@@ -125,8 +125,8 @@ class ErrorHandlingConfig:
     Args:
         strategy: what to do with an event that fails.
         max_recent_errors: how many errors each subscription remembers.
-        max_errors_before_stop: a subscription stops with its so-manieth failed attempt
-            (while its circuit is open it waits instead); None: it does not count.
+        max_errors_before_stop: at this many failed attempts a subscription stops
+            (while its circuit is open it waits instead); None: at no number.
         dlq_enabled: whether events may go to the dead letters; if not, where they would
             the subscription stops.
         classifier: says what an error is. One that is given also says which errors are

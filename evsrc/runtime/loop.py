@@ -192,12 +192,13 @@ class Loop(Generic[E]):
         run, task, failed = self._run, asyncio.current_task(), None
         if run.attend.is_set():
             return
+        before = 0 if task is None else task.cancelling()
         run.idle, run.waiting = True, task
         try:
             await self._store.changed(run.position, timeout=self._delivery.poll)
         except asyncio.CancelledError:
             # ours is taken back; that of somebody else goes on
-            if run.waiting is not None or task is None or task.uncancel():
+            if run.waiting is not None or task is None or task.uncancel() > before:
                 raise
         except PASSING as error:  # a closed store ends the subscription
             failed = error
@@ -220,6 +221,8 @@ class Loop(Generic[E]):
                 await run.attend.wait()
                 run.idle = False
             run.held = run.paused or run.stopping or bool(self._requests)
+            if not run.held:  # what called for attention has had it
+                run.attend.clear()
 
     async def between(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do *work* between two pages, as soon as that can be."""

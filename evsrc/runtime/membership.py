@@ -103,7 +103,7 @@ class Membership:
             what = lease.name.removeprefix(self._prefix)
             if what.startswith(_SEAT):
                 seats[lease.name] = lease.owner
-            else:
+            elif what.isdecimal():
                 owners[int(what)] = lease.owner
         return seats, owners
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar
 
-from ..core.errors import ProjectionRetiredError
+from ..core.errors import ProjectionRetiredError, SubscriptionStateError
 from ..core.event import E, Recorded
 from ..core.expectation import ALL
 from ..core.snapshot import Snapshot, restored
@@ -88,6 +88,7 @@ class _KeptView(Generic[S, E]):
         self._store = store
         self._also = delivery.also
         self._at = START  # where the stored checkpoint is
+        self._loaded = False
         self._tried: int | None = None  # where it may be: the answer never came
         kept = Checkpoints(self._load, self._save, store.checkpoints.delete)
         self.subscription: Subscription[E] = subscribe(
@@ -98,9 +99,15 @@ class _KeptView(Generic[S, E]):
         )
 
     async def _handle(self, recorded: Recorded[E]) -> None:
+        if not self._loaded:  # a re-drive: its effect could not be kept
+            raise SubscriptionStateError(
+                f"projection {self._definition.name!r} was not started: its state is "
+                "not loaded"
+            )
         self.state = self._evolve(self.state, recorded)
 
     async def _load(self, name: str) -> Checkpoint | None:
+        self._loaded = True
         stored = await self._store.snapshots.load(name)
         snapshot = restored(self._definition.keep, stored)
         checkpoint = await self._store.checkpoints.load(name)
@@ -200,6 +207,11 @@ def project(
         raise ValueError(
             f"projection {definition.name!r} has its own query, and starts at its "
             "checkpoint; leave `query` and `start` out of the delivery"
+        )
+    if isinstance(definition, ViewProjection) and given.max_streams > 1:
+        raise ValueError(
+            f"projection {definition.name!r} is a View, which is folded in the log's "
+            "order: `max_streams` is for handlers"
         )
     return Projection(store, definition, replace(given, query=definition.query))
 

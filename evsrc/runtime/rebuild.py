@@ -163,7 +163,9 @@ class _Rebuild(Generic[E]):
         live = await self.live()
         with suppress(ProjectionRetiredError):
             await self.new.load()
-            if live == RETIRED and self.new.exists:  # it has swapped, and was cut off
+            if live == RETIRED and await _has_swapped(
+                self.store, self.definition.name, self.replaces
+            ):  # and was cut off
                 return await self.done(self.new.position)
         if live == RETIRED:
             raise ProjectionRetiredError(str(self.replaces))
@@ -222,12 +224,14 @@ class _Rebuild(Generic[E]):
         """Handle pages until at most `near` events are missing."""
         while True:
             end = await self.live()
+            if end == RETIRED:
+                raise ProjectionRetiredError(str(self.replaces))
             page = await self.next_page(end, max(self.page, self.near))
             target = page.head if end is None else end
             self.report(target)
             if page.reached >= target and len(page.events) <= self.near:
                 return
-            if end is not None and page.head < end < RETIRED:
+            if end is not None and page.head < end:
                 raise CheckpointAheadError(str(self.replaces), end, page.head)
             events, reached = page.events, page.reached
             if len(events) > self.page:
@@ -251,7 +255,9 @@ class _Rebuild(Generic[E]):
             if isinstance(definition, HandlerProjection):
                 await definition.swap(tx)
             if self.replaces is not None:  # nobody moves it again, or has meanwhile
-                also = (*also, SaveCheckpoint(self.replaces, RETIRED, after=live))
+                mark = _mark(definition.name, self.replaces)
+                retired = SaveCheckpoint(self.replaces, RETIRED, after=live)
+                also = (*also, retired, SaveCheckpoint(mark, RETIRED))
             await tx.append(also=also)
         self.new.committed()
         return self.new.position
@@ -270,6 +276,17 @@ class _Rebuild(Generic[E]):
             self.tell(
                 RebuildProgress(new.position, end, new.handled, seconds, self.begun)
             )
+
+
+def _mark(name: str, replaces: str) -> str:
+    """Name the checkpoint that tells which of several has replaced a version."""
+    return f"{replaces}>{name}"
+
+
+async def _has_swapped(store: EventStore[E], name: str, replaces: str | None) -> bool:
+    if replaces is None:
+        return False
+    return await store.checkpoints.load(_mark(name, replaces)) is not None
 
 
 async def cancel_rebuild(
@@ -316,7 +333,7 @@ async def _give_up(
     live = None if replaces is None else await store.checkpoints.load(replaces)
     if found is None or found.position == RETIRED:
         return True
-    if live is not None and live.position == RETIRED:
+    if await _has_swapped(store, name, replaces):
         raise RebuildError(name, f"it has taken the place of {replaces!r} already")
     async with store.transaction() as tx:
         if isinstance(definition, HandlerProjection):

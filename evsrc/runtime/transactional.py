@@ -81,7 +81,8 @@ class InTransactions(InBatches[E]):
                     raise
                 await tx.append(also=also)
         except (Exception, asyncio.CancelledError) as error:
-            if failure is not None:
+            raised_by_handler(error)  # a cancellation of the subscription itself
+            if failure is not None and not isinstance(error, PASSING):
                 return failure
             if not isinstance(error, Exception) or isinstance(error, _FOR_GOOD):
                 self._parts.saver.lost = isinstance(

@@ -51,7 +51,7 @@ def packed_conditions(jobs: Sequence[Job]) -> str | None:
     if not any(isinstance(write.expected, AppendCondition) for _, write in flight):
         return None
     earlier = _Events()
-    conditions: list[dict[str, Any]] = []
+    conditions: dict[str, dict[str, Any]] = {}  # by the number of the write
     job, number, waiting = None, 0, list[tuple[int, EncodedWrite]]()
     for w, (of, write) in enumerate(flight, 1):
         if of is not job:  # a job does not stand against itself
@@ -60,14 +60,11 @@ def packed_conditions(jobs: Sequence[Job]) -> str | None:
             job, waiting = of, []
         if isinstance(write.expected, AppendCondition):
             query = write.expected.query
-            conditions.append(
-                {
-                    "write": w,
-                    "after": write.expected.after,
-                    "items": items_of(query),
-                    "rivals": earlier.matching(query),
-                }
-            )
+            conditions[str(w)] = {
+                "after": write.expected.after,
+                "items": items_of(query),
+                "rivals": earlier.matching(query),
+            }
         waiting.append((number + 1, write))
         number += len(write.ids)
     return _json(conditions)

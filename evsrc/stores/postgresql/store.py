@@ -242,6 +242,7 @@ async def postgresql_store(
 
     @asynccontextmanager
     async def transaction() -> AsyncGenerator[Transaction[E]]:
+        appending.commits.line.refuse_inside()  # or it might wait for room for ever
         async with room, appending.commits.line.noted():
             async with own_transaction(server, inside) as (tx, watch):
                 yield tx

@@ -315,9 +315,9 @@ class Writer:
             crcs += content_sums(salt, map(self.salt_of, write.types), write.data)
         seals = list(rest_sums(ids, metas))
         also = [
-            {"job": j, **change.packed}
+            {"job": j, "n": n, **change.packed}
             for j, job in enumerate(jobs, 1)
-            for change in cast("Sequence[Change]", job.also)
+            for n, change in enumerate(cast("Sequence[Change]", job.also))
         ]
         return (
             len(jobs),
@@ -458,24 +458,20 @@ def _refusal(
         return Conflict(write.stream, expected, int(told))
     if status == _DUPLICATE and told:
         return DuplicateEventError(told, _stream_of(job, UUID(told)))
-    return _refused_change([change.also for change in job.also], status, told)
+    if about is None:
+        raise AssertionError(f"status {status} without a change that explains it")
+    return _refused_change(job.also[about].also, told)
 
 
-def _refused_change(
-    also: Sequence[Also], status: int, told: str | None
-) -> CheckpointError | LeaseLostError:
+def _refused_change(change: Also, told: str | None) -> CheckpointError | LeaseLostError:
     actual = None if told is None else int(told)
-    for change in also:
-        match change:
-            case SaveCheckpoint(name, _, int(after)) if (
-                status == _CHECKPOINT and after != actual
-            ):
-                return CheckpointError(name, after, actual or START)
-            case Fence(name, token) if status == _LEASE and token != actual:
-                return LeaseLostError(name, token, actual)
-            case _:
-                pass
-    raise AssertionError(f"status {status} without a change that explains it")
+    match change:
+        case SaveCheckpoint(name, _, int(after)):
+            return CheckpointError(name, after, actual or START)
+        case Fence(name, token):
+            return LeaseLostError(name, token, actual)
+        case _:
+            raise AssertionError(f"{change!r} cannot be refused")
 
 
 def _stream_of(job: Job, id: UUID) -> StreamName:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge
 from typing import Final, NamedTuple
 
+from ...core.errors import CorruptionError
 from ...core.event import stored_tags
 from ...core.expectation import AnyQuery, Query, QueryItem, matches
 from .checks import tag_key
@@ -117,7 +118,10 @@ def last_match(
         return None
     asked = Asked(query, key_of)
     while found := asked.positions(db, after, head, 1, backward=True):
-        category, type, meta = db.execute(sql("facts"), found).fetchone()
+        facts = db.execute(sql("facts"), found).fetchone()
+        if facts is None:
+            raise CorruptionError("the index of tags has events that are not there")
+        category, type, meta = facts
         if matches(query, category, type, stored_tags(meta)):
             return found[0]
         head = found[0] - 1

@@ -245,10 +245,10 @@ $$;
 -- A job is one append; its writes and events follow one another in the arrays, in order.
 -- _w_expected: a version, or -1 any, -2 a stream that exists. _also: what is to be
 -- written beside events, as JSON objects that name their job. _t_*: the tags of events,
--- by the event's number. _conditions: JSON objects that name their write: `after`,
+-- by the event's number. _conditions: JSON objects by the number of their write: `after`,
 -- `items` (see evsrc_positions), and `rivals`: the numbers of events of earlier jobs that
--- stand against it if they are accepted. _careful: look for event
--- ids that are there already before inserting (without it they end the statement).
+-- stand against it if they are accepted. _careful: look for event ids that are there
+-- already before inserting (without it they end the statement).
 -- _wait: for how many milliseconds to wait for a lock, if the role has no limit of its
 -- own; 0: for ever. _queued: concurrent ordering, after a lost race: let one such
 -- append after the other have a stream.
@@ -371,8 +371,8 @@ BEGIN
         told[_job] := _actual;
       END IF;
       IF _refused = 0 AND _conditions IS NOT NULL THEN
-        FOR _change IN SELECT * FROM jsonb_to_recordset(_conditions) AS c(
-            write int, after bigint, items jsonb, rivals int[]) WHERE c.write = _w LOOP
+        FOR _change IN SELECT * FROM jsonb_to_record(_conditions -> _w::text) AS c(
+            after bigint, items jsonb, rivals int[]) WHERE _conditions ? _w::text LOOP
           told[_job] := (SELECT max(p) FROM unnest(_change.rivals) AS r,
             LATERAL (SELECT _start + _shift_r[_e_write[r]] + r AS p) AS place
            WHERE _shift_v[_e_write[r]] IS NOT NULL AND p > _change.after);
@@ -396,7 +396,8 @@ BEGIN
     END LOOP;
     IF _also IS NOT NULL AND _refused = 0 THEN
       FOR _change IN SELECT * FROM json_to_recordset(_also) AS a(
-          job int, kind text, name text, after bigint, writer uuid, token bigint)
+          job int, n int, kind text, name text, after bigint, writer uuid,
+          token bigint)
          WHERE a.job = _job AND a.kind IN ('checkpoint', 'fence')
          ORDER BY a.kind, a.name LOOP
         IF _change.kind = 'checkpoint' THEN
@@ -407,6 +408,7 @@ BEGIN
             EXIT;
           ELSIF _refused = 0 AND coalesce(_found.position, 0) <> _change.after THEN
             _refused := 4;
+            about[_job] := _change.n;
             told[_job] := coalesce(_found.position, 0);
           END IF;
         ELSIF _refused = 0 THEN
@@ -415,6 +417,7 @@ BEGIN
            WHERE l.name = _change.name AND l.owner IS NOT NULL FOR SHARE;
           IF _actual IS DISTINCT FROM _change.token THEN
             _refused := 5;
+            about[_job] := _change.n;
             told[_job] := _actual;
           END IF;
         END IF;
@@ -707,8 +710,9 @@ CREATE FUNCTION @evsrc_tags(_meta bytea) RETURNS SETOF text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
   IF position('"$tags":'::bytea IN _meta) > 0 THEN
-    RETURN QUERY
-      SELECT jsonb_array_elements_text(convert_from(_meta, 'UTF8')::jsonb -> '$tags');
+    -- they are last; what is before them may hold a \u0000, which jsonb does not
+    RETURN QUERY SELECT jsonb_array_elements_text(substring(
+      convert_from(_meta, 'UTF8') FROM '^.*"\$tags":(\[.*\])\}$')::jsonb);
   END IF;
 EXCEPTION WHEN data_exception THEN
   RETURN;
