@@ -202,6 +202,7 @@ def test_any_of_queries_joins_their_items() -> None:
         ((ALL, -1), InvalidQueryError, "is a position, not -1"),
         ((ALL, True), InvalidQueryError, "is a position, not True"),
         ((ALL, None), InvalidQueryError, "is a position, not None"),
+        ((ALL, 2**63), InvalidQueryError, "is a position, not 9223372036854775808"),
         ((ALL, 0, -1), InvalidExpectedVersionError, "-1"),
         ((ALL, 0, "any"), InvalidExpectedVersionError, "any"),
         ((ALL, 0, AppendCondition(ALL)), InvalidExpectedVersionError, "AppendCond"),

@@ -476,3 +476,57 @@ async def test_transactions_of_projections_refuse_the_plain_store(
     with pytest.raises(TransactionError):
         await inlined.append(write("a", 1))
     assert await store.head() == 0
+
+
+async def beaten(store: Store, kind: str) -> Definition:
+    """Leave a rebuild half done, and let another one take the place meanwhile."""
+    await live(store, kind)
+    definition = define(kind, "sums@3", "sums_newer")
+
+    def leave(progress: RebuildProgress) -> None:
+        if progress.handled >= 3:
+            raise asyncio.CancelledError
+
+    with suppress(asyncio.CancelledError):
+        await rebuild(
+            store, definition, replaces="sums@1", page=3, near=1, on_progress=leave
+        )
+    assert await position_of(store, "sums@3")
+    await rebuild(store, new(kind), replaces="sums@1")
+    return definition
+
+
+async def test_a_rebuild_that_lost_says_so(store: Store, kind: str) -> None:
+    """One version has taken the place; the other has not, and can be cancelled."""
+    lost = await beaten(store, kind)
+    reached = await position_of(store, "sums@3")
+    with pytest.raises(ProjectionRetiredError, match="'sums@1'"):
+        await rebuild(store, lost, replaces="sums@1")
+    assert await position_of(store, "sums@3") == reached
+    await cancel_rebuild(store, lost, replaces="sums@1")
+    assert await position_of(store, "sums@3") is None
+    if kind == "table":
+        assert await tables_of(store) == {"sums"}
+    again = await rebuild(store, new(kind), replaces="sums@1")
+    assert (again.name, again.handled) == ("sums@2", 0)
+    assert await built(store, new(kind)) == await folded(store)
+
+
+async def test_a_rebuild_ends_when_another_one_swaps(store: Store, kind: str) -> None:
+    """It does not wait for a live version that moves no more."""
+    await live(store, kind)
+    told = 0
+
+    async def held(*asked: Any, **more: Any) -> Any:
+        nonlocal told
+        told += 1
+        assert told < 30, "it goes round and round"
+        if told == 3:
+            await rebuild(store, new(kind), replaces="sums@1")
+        return await store.read_all(*asked, **more)
+
+    slow: EventStore[Any] = replace(store, read_all=held)
+    definition = define(kind, "sums@3", "sums_newer")
+    with pytest.raises(ProjectionRetiredError, match="'sums@1'"):
+        await rebuild(slow, definition, replaces="sums@1", page=3, near=1)
+    assert await built(store, new(kind)) == await folded(store)
