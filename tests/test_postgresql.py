@@ -468,9 +468,9 @@ async def test_a_handler_whose_connection_ends_is_given_its_events_again(
 
     parking: Delivery[Any] = Delivery(on_failure=lambda _: Park())
     async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
-        await store.append(write(1, 2, 3))
+        await store.append(write(1))
         async with subscribe(store, "w", Transactional(apply), parking) as running:
-            await running.wait_for(3, timedelta(seconds=20))
+            await running.wait_for(1, timedelta(seconds=20))
             assert (calls, running.failed, running.parked) == (2, 0, 0)
 
 

@@ -48,6 +48,7 @@ from ..core.expectation import (
 from ..core.snapshot import Snapshot
 from ..ports import (
     START,
+    Also,
     Appended,
     Checkpoint,
     Conflict,
@@ -961,10 +962,12 @@ async def names_the_record_that_refused(store: Store) -> None:
     assert lease is not None
     fence, lost = Fence("x", lease.token), Fence("y", lease.token)
     unsaved = SaveCheckpoint("z", 24, after=START)
-    for also in permutations((stale, right, fence, unsaved)):
+    one_moved: tuple[Also, ...] = (stale, right, fence, unsaved)
+    for also in permutations(one_moved):
         moved = await _refuses(CheckpointError, store.append(also=also))
         assert (moved.name, moved.expected, moved.actual) == ("live", 24, 25), moved
-    for also in permutations((right, fence, lost)):
+    one_lost: tuple[Also, ...] = (right, fence, lost)
+    for also in permutations(one_lost):
         gone = await _refuses(LeaseLostError, store.append(also=also))
         assert (gone.name, gone.actual) == ("y", None), gone
     assert await store.checkpoints.load("new") == Checkpoint("new", 24)
