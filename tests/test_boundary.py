@@ -175,6 +175,17 @@ def test_the_names_of_a_query_are_several_texts(field: str) -> None:
         QueryItem(**{field: {"a"}})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("field", ["categories", "types", "tags"])
+@pytest.mark.parametrize("name", ["a\0b", "\0", "\ud800", "\ud83d" + "x" * 999])
+def test_a_query_asks_for_names_that_there_can_be(field: str, name: str) -> None:
+    """No store could look for them; they would spoil the appends they travel with."""
+    with pytest.raises(
+        InvalidQueryError, match=f"{field} hold .* no store has"
+    ) as told:
+        Query.of(**{field: ["a", name]})  # type: ignore[arg-type]
+    assert len(str(told.value)) < 300
+
+
 def test_a_query_asks_for_types_and_all_tags() -> None:
     """One of the types, one of the categories, every tag; more tags do no harm."""
     asked = Query.of(categories=["c", "d"], types=["t", "u"], tags=["x", "y", "x"])
@@ -202,6 +213,7 @@ def test_any_of_queries_joins_their_items() -> None:
         ((ALL, -1), InvalidQueryError, "is a position, not -1"),
         ((ALL, True), InvalidQueryError, "is a position, not True"),
         ((ALL, None), InvalidQueryError, "is a position, not None"),
+        ((ALL, 2**63), InvalidQueryError, "is a position, not 9223372036854775808"),
         ((ALL, 0, -1), InvalidExpectedVersionError, "-1"),
         ((ALL, 0, "any"), InvalidExpectedVersionError, "any"),
         ((ALL, 0, AppendCondition(ALL)), InvalidExpectedVersionError, "AppendCond"),

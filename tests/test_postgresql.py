@@ -24,8 +24,10 @@ from evsrc import (
     AppendCondition,
     Appended,
     Conflict,
+    Delivery,
     DuplicateEventError,
     NewEvent,
+    Park,
     PostgreSQLCheckpointRepository,
     PostgreSQLDLQRepository,
     PostgreSQLEventStore,
@@ -36,12 +38,14 @@ from evsrc import (
     StoreError,
     StoreUnavailableError,
     StreamName,
+    Transactional,
     Write,
     migration_sql,
     postgresql_store,
+    subscribe,
 )
 from evsrc.core.expectation import Expected
-from evsrc.ports import Checkpoint, EventStore
+from evsrc.ports import Checkpoint, EventStore, Transaction
 from evsrc.stores.postgresql.schema import Names, Ordering
 from evsrc.testing import CODEC, Fact, Note, Tagged, start_postgres, store_checks
 from evsrc.testing.servers import PostgresServer
@@ -447,6 +451,27 @@ async def test_appends_join_an_asyncpg_transaction(
         assert (await store.read_all()).head == 2, "the rolled back position is used"
         await inside.close()
         assert await numbers(store) == [1, 3]
+
+
+async def test_a_handler_whose_connection_ends_is_given_its_events_again(
+    evsrc_postgres_database: str,
+) -> None:
+    """The driver's error in its transaction is an outage, not the event's failure."""
+    calls = 0
+
+    async def apply(tx: Transaction[Any], _: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            end = "SELECT pg_terminate_backend(pg_backend_pid())"
+            await tx.connection.execute(end)
+
+    parking: Delivery[Any] = Delivery(on_failure=lambda _: Park())
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        await store.append(write(1))
+        async with subscribe(store, "w", Transactional(apply), parking) as running:
+            await running.wait_for(1, timedelta(seconds=20))
+            assert (calls, running.failed, running.parked) == (2, 0, 0)
 
 
 async def test_an_append_that_fails_inside_ends_with_the_transaction(

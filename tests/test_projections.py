@@ -19,10 +19,12 @@ from evsrc import (
     Conflict,
     Delivery,
     HandlerProjection,
+    Park,
     ProjectionDefinition,
     ProjectionRetiredError,
     RebuildError,
     RebuildProgress,
+    Redriven,
     SaveCheckpoint,
     StoreBusyError,
     StreamName,
@@ -44,6 +46,7 @@ from evsrc.testing.databases import fresh_database
 from tests.projections import (
     Store,
     Sums,
+    add,
     folded,
     note,
     sums_in,
@@ -476,3 +479,93 @@ async def test_transactions_of_projections_refuse_the_plain_store(
     with pytest.raises(TransactionError):
         await inlined.append(write("a", 1))
     assert await store.head() == 0
+
+
+async def beaten(store: Store, kind: str) -> Definition:
+    """Leave a rebuild half done, and let another one take the place meanwhile."""
+    await live(store, kind)
+    definition = define(kind, "sums@3", "sums_newer")
+
+    def leave(progress: RebuildProgress) -> None:
+        if progress.handled >= 3:
+            raise asyncio.CancelledError
+
+    with suppress(asyncio.CancelledError):
+        await rebuild(
+            store, definition, replaces="sums@1", page=3, near=1, on_progress=leave
+        )
+    assert await position_of(store, "sums@3")
+    await rebuild(store, new(kind), replaces="sums@1")
+    return definition
+
+
+async def test_a_rebuild_that_lost_says_so(store: Store, kind: str) -> None:
+    """One version has taken the place; the other has not, and can be cancelled."""
+    lost = await beaten(store, kind)
+    reached = await position_of(store, "sums@3")
+    with pytest.raises(ProjectionRetiredError, match="'sums@1'"):
+        await rebuild(store, lost, replaces="sums@1")
+    assert await position_of(store, "sums@3") == reached
+    await cancel_rebuild(store, lost, replaces="sums@1")
+    assert await position_of(store, "sums@3") is None
+    if kind == "table":
+        assert await tables_of(store) == {"sums"}
+    again = await rebuild(store, new(kind), replaces="sums@1")
+    assert (again.name, again.handled) == ("sums@2", 0)
+    assert await built(store, new(kind)) == await folded(store)
+
+
+async def test_a_rebuild_ends_when_another_one_swaps(store: Store, kind: str) -> None:
+    """It does not wait for a live version that moves no more."""
+    await live(store, kind)
+    told = 0
+
+    async def held(*asked: Any, **more: Any) -> Any:
+        nonlocal told
+        told += 1
+        assert told < 30, "it goes round and round"
+        if told == 3:
+            await rebuild(store, new(kind), replaces="sums@1")
+        return await store.read_all(*asked, **more)
+
+    slow: EventStore[Any] = replace(store, read_all=held)
+    definition = define(kind, "sums@3", "sums_newer")
+    with pytest.raises(ProjectionRetiredError, match="'sums@1'"):
+        await rebuild(slow, definition, replaces="sums@1", page=3, near=1)
+    assert await built(store, new(kind)) == await folded(store)
+
+
+async def test_a_letter_of_a_view_that_was_not_started_stays(store: Store) -> None:
+    """There is no state to add it to; once the projection runs, it is driven again."""
+    broken = True
+
+    def add_unless_broken(sums: Sums, recorded: Any) -> Sums:
+        if broken and recorded.event.n == 10:
+            raise ValueError(recorded.event.n)
+        return add(sums, recorded)
+
+    view = View[Sums, Any]({}, add_unless_broken)
+    definition = replace(sums_view(), view=view)
+    parking: Delivery[Any] = Delivery(on_failure=lambda _: Park())
+    await store.append(write("a", 1, 10, 100))
+    async with project(store, definition, parking) as projection:
+        await projection.subscription.caught_up(SOON)
+    broken = False
+    letters = project(store, definition).subscription.dead_letters
+    (letter,) = await letters.list()
+    refused = await letters.redrive(letter)
+    assert refused.failed is not None
+    assert "was not started" in refused.failed.error
+    assert await built(store, definition) == {"a": 101}
+    async with project(store, definition) as projection:
+        letters = projection.subscription.dead_letters
+        (letter,) = await letters.list(status="failed")
+        assert await letters.redrive(letter) == Redriven(1)
+    assert await built(store, definition) == await folded(store) == {"a": 111}
+
+
+async def test_a_view_is_not_folded_in_parallel(store: Store) -> None:
+    """An order that is not the log's is refused; handlers may have it elsewhere."""
+    parallel: Delivery[Any] = Delivery(max_streams=2)
+    with pytest.raises(ValueError, match="'sums@1' is a View, .*`max_streams`"):
+        project(store, sums_view(), parallel)

@@ -20,6 +20,7 @@ import pytest
 from evsrc import (
     ANY,
     NO_STREAM,
+    AppendCondition,
     CorruptionError,
     DeadLetter,
     Fence,
@@ -541,3 +542,28 @@ async def test_an_index_of_events_that_are_gone_is_damage(tmp_path: Path) -> Non
     async with await sqlite_store(path, CODEC) as store:
         with pytest.raises(CorruptionError, match="index of tags"):
             await store.read_all(Query.of(tags=["a"]))
+
+
+async def test_a_condition_that_comes_upon_damage_fails_alone(tmp_path: Path) -> None:
+    """An index row without its event ends the append that asks for it, no other."""
+    path = tmp_path / "events.db"
+    async with await sqlite_store(path, CODEC) as store:
+        tagged = [NewEvent(Tagged(n, ("a",)), uuid4()) for n in (1, 2)]
+        await store.append(Write(STREAM, tagged, NO_STREAM))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("INSERT INTO evsrc_tag SELECT tag, type, 9 FROM evsrc_tag LIMIT 1")
+        db.execute("UPDATE evsrc_log SET head = 9, crc = ?", (number_crc("head", 9),))
+        db.commit()
+    asks = AppendCondition(Query.of(tags=["a"]), 2)
+    async with await sqlite_store(path, CODEC) as store:
+        good, bad, other = await asyncio.gather(
+            store.append(Write(StreamName("c", "1"), facts(1), ANY)),
+            store.append(Write(StreamName("c", "2"), facts(2), asks)),
+            store.append(Write(StreamName("c", "3"), facts(3), ANY)),
+            return_exceptions=True,
+        )
+        assert isinstance(good, Appended)
+        assert isinstance(bad, CorruptionError)
+        assert "index of tags" in str(bad)
+        assert isinstance(other, Appended)
+        assert (await store.load_events(StreamName("c", "2"))).events == []

@@ -20,9 +20,10 @@ from evsrc import (
     StreamName,
     TransactionError,
     Write,
+    postgresql_store,
 )
 from evsrc.ports import EventStore
-from evsrc.testing import Fact
+from evsrc.testing import CODEC, Fact
 from tests.conftest import OpenStore
 
 STREAM = StreamName("s", "1")
@@ -125,6 +126,23 @@ async def test_a_transaction_inside_itself_is_refused(store: EventStore[Any]) ->
                 pass
         await tx.append(write(2))
     assert (await store.load_events(STREAM)).events == [Fact(2)]
+
+
+async def test_a_transaction_inside_itself_waits_for_no_room(
+    evsrc_postgres_database: str,
+) -> None:
+    """Also with a pool that has no connection left for a second one."""
+    async with (
+        asyncio.timeout(20),
+        await postgresql_store(
+            evsrc_postgres_database, CODEC, max_connections=4
+        ) as small,
+        small.transaction() as tx,
+    ):
+        with pytest.raises(TransactionError):
+            async with small.transaction():
+                pass
+        await tx.append(write(1))
 
 
 async def test_transactions_at_once_lose_nothing(store: EventStore[Any]) -> None:

@@ -495,6 +495,23 @@ async def test_seats_are_used_again(store: Store) -> None:
     assert await store.leases.list("w#") == ()
 
 
+async def test_leases_of_others_are_left_alone(store: Store) -> None:
+    """One whose name begins like a worker's does not disturb the worker."""
+    handled = Handled()
+    names = ["w#nightly", "w#1.5", "w#", "w#-1", "w#01", "w#2026"]
+    for name in names:
+        assert await store.leases.acquire(name, "cron", LONG) is not None
+    await fill(store, 10)
+    async with work(store, "w", handled.of("x"), owner="a", lease=LEASE) as worker:
+        await worker.balanced()
+        await handled.until(10)
+    handled.check(10)
+    left = await store.leases.list("w#")
+    assert {(lease.name, lease.owner) for lease in left} == {
+        (name, "cron") for name in names
+    }
+
+
 @pytest.mark.parametrize("partitions", [4, 16])
 async def test_the_log_is_read_once_for_all_partitions(
     store: Store, partitions: int

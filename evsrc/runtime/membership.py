@@ -66,6 +66,7 @@ class Membership:
         self._prefix = f"{name}#"
         self._owner = owner
         self._partitions = partitions
+        self._numbers = {str(number): number for number in range(partitions)}
         self._ttl = ttl
         self._seat: Lease | None = None
 
@@ -103,8 +104,8 @@ class Membership:
             what = lease.name.removeprefix(self._prefix)
             if what.startswith(_SEAT):
                 seats[lease.name] = lease.owner
-            elif what.isdecimal():
-                owners[int(what)] = lease.owner
+            elif what in self._numbers:  # others may have leases of such names
+                owners[self._numbers[what]] = lease.owner
         return seats, owners
 
     async def _sit_down(self, seats: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 from typing import Any, Final, TypeAlias
 from uuid import UUID, uuid4
 
@@ -47,6 +48,7 @@ from ..core.expectation import (
 from ..core.snapshot import Snapshot
 from ..ports import (
     START,
+    Also,
     Appended,
     Checkpoint,
     Conflict,
@@ -947,6 +949,28 @@ async def writes_records_with_events(store: Store) -> None:
     assert await store.checkpoints.load("alone") == Checkpoint("alone", 1)
     assert await store.dead_letters.list() == (letter,)
     assert await _numbers(store, _A) == [1]
+
+
+@_check
+async def names_the_record_that_refused(store: Store) -> None:
+    """Of several checkpoints or leases of one append, the one that is elsewhere."""
+    here, there = SaveCheckpoint("live", 25), SaveCheckpoint("new", 24)
+    await store.append(also=[here, there])
+    stale = SaveCheckpoint("live", 26, after=24)
+    right = SaveCheckpoint("new", 25, after=24)
+    lease = await store.leases.acquire("x", "worker", _SOON)
+    assert lease is not None
+    fence, lost = Fence("x", lease.token), Fence("y", lease.token)
+    unsaved = SaveCheckpoint("z", 24, after=START)
+    one_moved: tuple[Also, ...] = (stale, right, fence, unsaved)
+    for also in permutations(one_moved):
+        moved = await _refuses(CheckpointError, store.append(also=also))
+        assert (moved.name, moved.expected, moved.actual) == ("live", 24, 25), moved
+    one_lost: tuple[Also, ...] = (right, fence, lost)
+    for also in permutations(one_lost):
+        gone = await _refuses(LeaseLostError, store.append(also=also))
+        assert (gone.name, gone.actual) == ("y", None), gone
+    assert await store.checkpoints.load("new") == Checkpoint("new", 24)
 
 
 @_check

@@ -198,6 +198,20 @@ async def keeps_tags_apart_from_metadata(store: Store) -> None:
 
 
 @_check
+async def keeps_what_is_strange_beside_tags(store: Store) -> None:
+    """Metadata with any text does not hide the tags, from reads or from `verify`."""
+    hostile = ['"$tags":["z"]}', "x\0y", "\\u0000", "]}"]
+    metadata = Metadata(extra={"a": hostile, "$tags": ["z"]})
+    tags = ('q"\\]}', '],"$tags":["z"]}')
+    events = [NewEvent(Tagged(n, tags), uuid4(), metadata) for n in range(3)]
+    await store.append(Write(StreamName("odd", "1"), events, ANY))
+    for tag in tags:
+        found = (await store.read_all(Query.of(tags=[tag]))).events
+        assert [recorded.metadata for recorded in found] == [metadata] * 3
+    assert await store.verify() == ()
+
+
+@_check
 async def begins_and_ends_where_it_is_asked_to(store: Store) -> None:
     """After, before, and up to so many; no limit gives the store's head."""
     log = await _history(store)

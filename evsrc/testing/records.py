@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import uuid4
 
 from msgspec.structs import replace
@@ -42,6 +42,7 @@ SnapshotCheck: TypeAlias = Callable[[Snapshots], Awaitable[None]]
 DeadLetterCheck: TypeAlias = Callable[[DeadLetters], Awaitable[None]]
 LeaseCheck: TypeAlias = Callable[[Leases], Awaitable[None]]
 
+X = TypeVar("X", bound=Exception)
 NOW: Final = datetime(2026, 5, 4, 3, 2, 1, 654321, tzinfo=UTC)
 _SOON: Final = timedelta(seconds=5)
 
@@ -63,12 +64,12 @@ def letter(n: int) -> DeadLetter:
     )
 
 
-async def refuses(error: type[Exception], call: Awaitable[Any]) -> None:
-    """Check that *call* raises *error*."""
+async def refuses(error: type[X], call: Awaitable[Any]) -> X:
+    """Check that *call* raises *error*; give what it raised."""
     try:
         outcome = await call
-    except error:
-        return
+    except error as raised:
+        return raised
     raise AssertionError(f"expected {error.__name__}, got {outcome}")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -414,6 +414,165 @@ async def test_a_stuck_handler_is_not_alive(store: Store, kind: str) -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(pause.wait(), 0.2)
         assert subscription.alive
+
+
+class Watched:
+    """A store that tells whether somebody waits for events; it is not read in circles."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.reads = self.waiting = 0
+
+    async def read_all(self, *asked: Any, **more: Any) -> Any:
+        self.reads += 1
+        assert self.reads < 100, "it reads in circles"
+        return await self.store.read_all(*asked, **more)
+
+    async def changed(self, *asked: Any, **more: Any) -> Any:
+        self.waiting += 1
+        try:
+            return await self.store.changed(*asked, **more)
+        finally:
+            self.waiting -= 1
+
+    def over(self) -> Store:
+        return replace(self.store, read_all=self.read_all, changed=self.changed)
+
+
+async def test_a_resumed_subscription_waits_for_events_again(store: Store) -> None:
+    """It handles the next event, and leaves the processor to others meanwhile."""
+    await fill(store, 10)
+    watched, handler = Watched(store), Handler()
+    async with subscribe(watched.over(), "w", handler.one) as subscription:
+        await until(lambda: watched.waiting == 1)
+        for new in (10, 20):
+            subscription.pause()
+            await until(lambda: watched.waiting == 0 and subscription._run.idle)
+            subscription.resume()
+            await until(lambda: watched.waiting == 1 or subscription.ended)
+            assert subscription.error is None
+            await fill(store, 10, "more")
+            await subscription.wait_for(new + 10, SOON)
+            await until(lambda: watched.waiting == 1)
+    assert handler.handled == [*range(10), *range(10), *range(10)]
+
+
+async def test_after_two_requests_at_once_it_waits_for_events_again(
+    store: Store,
+) -> None:
+    """One that comes while another is served is served too, and that is all."""
+    await fill(store, 10)
+    watched, handler = Watched(store), Handler({3, 6})
+    inside, gate = asyncio.Event(), asyncio.Event()
+
+    async def handle(recorded: Any) -> None:
+        await handler.one(recorded)
+        if recorded.event.n in (3, 6):
+            inside.set()
+            await gate.wait()
+
+    parking: Delivery[Any] = Delivery(on_failure=PARK)
+    async with subscribe(watched.over(), "w", handle, parking) as subscription:
+        await until(lambda: watched.waiting == 1)
+        handler.poison.clear()
+        letters = subscription.dead_letters
+        first, second = [
+            asyncio.create_task(letters.redrive(letter))
+            for letter in await letters.list()
+        ]
+        await asyncio.wait_for(inside.wait(), 20)
+        third = asyncio.create_task(letters.redrive_stream(StreamName("s", "0")))
+        await until(lambda: len(subscription._loop._requests) == 2)
+        gate.set()
+        await asyncio.wait_for(asyncio.gather(first, second, third), 20)
+        await until(lambda: watched.waiting == 1 or subscription.ended)
+        assert subscription.error is None
+        await fill(store, 10, "more")
+        await subscription.wait_for(20, SOON)
+    assert sorted(handler.handled) == sorted([*range(10), *range(10)])
+
+
+async def test_a_subscription_runs_in_a_task_that_survived_a_cancellation(
+    store: Store,
+) -> None:
+    """An earlier cancellation of its task, caught by whoever owns it, is not its own."""
+    await fill(store, 10)
+    watched, handler = Watched(store), Handler()
+    subscription = subscribe(watched.over(), "w", handler.one)
+    never = asyncio.Event()
+
+    async def own() -> None:
+        with suppress(asyncio.CancelledError):
+            await never.wait()
+        await subscription.run()
+
+    owner = asyncio.create_task(own())
+    await asyncio.sleep(0)
+    owner.cancel()
+    await until(lambda: watched.waiting == 1)
+    subscription.pause()
+    await until(lambda: owner.done() or watched.waiting == 0)
+    subscription.resume()
+    await until(lambda: owner.done() or watched.waiting == 1)
+    assert not owner.done()
+    assert owner.cancelling() == 1, "its pause left nothing behind"
+    await subscription.stop(SOON)
+    await asyncio.wait_for(owner, 20)
+    assert subscription.state is State.STOPPED
+
+
+async def test_a_cancellation_while_a_transaction_is_taken_back_goes_on(
+    store: Store,
+) -> None:
+    """The failure of a handler does not hide that somebody ends the subscription."""
+    await fill(store, 10)
+    taken_back, never = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Any]:
+        async with store.transaction() as tx:
+            try:
+                yield tx
+            except ValueError:
+                taken_back.set()
+                await never.wait()
+                raise
+
+    handler = Handler(range(10))
+    slow = replace(store, transaction=transaction)
+    delivery: Delivery[Any] = Delivery(on_failure=lambda _: Stop())
+    subscription = subscribe(slow, "w", Transactional(handler.apply), delivery)
+    owner = asyncio.create_task(subscription.run())
+    await asyncio.wait_for(taken_back.wait(), 20)
+    owner.cancel()
+    await asyncio.wait([owner], timeout=20)
+    assert owner.cancelled()
+    assert subscription.state is State.STOPPED
+    assert handler.calls == 1
+
+
+async def test_an_outage_inside_a_transactional_handler_is_waited_for(
+    store: Store,
+) -> None:
+    """The store's error that passes is not the event's: nothing is parked for it."""
+    await fill(store, 10)
+    outages = 1
+    handler = Handler()
+
+    async def apply(tx: Transaction[Any], batch: Sequence[Any]) -> None:
+        nonlocal outages
+        if outages:
+            outages -= 1
+            raise StoreUnavailableError("away, says tx.append")
+        await handler.apply(tx, batch)
+
+    delivery: Delivery[Any] = Delivery(on_failure=PARK)
+    applied = Transactional(apply)
+    async with subscribe(store, "w", applied, delivery) as subscription:
+        await subscription.wait_for(10, SOON)
+        assert (subscription.failed, subscription.parked) == (0, 0)
+        assert isinstance(subscription.status().last_error, StoreUnavailableError)
+    assert handler.handled == list(range(10))
 
 
 async def test_logs_have_fields_and_no_payload(
