@@ -18,9 +18,10 @@ from evsrc.facade.aggregate import DeclarativeAggregate
 from evsrc.facade.bus import InMemoryEventBus
 from evsrc.facade.checkpoints import SQLiteCheckpointRepository
 from evsrc.facade.codec import domain_codec
+from evsrc.facade.config import create_catch_up_config
 from evsrc.facade.events import DomainEvent, EventRegistry, register_event
 from evsrc.facade.handlers import handles
-from evsrc.facade.manager import SubscriptionManager, create_catch_up_config
+from evsrc.facade.manager import SubscriptionManager
 from evsrc.facade.repository import AggregateRepository
 from evsrc.facade.stores import EventStore, InMemoryEventStore, SQLiteEventStore
 from evsrc.runtime.ids import new_id
