@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from evsrc.core.errors import LeaseLostError, TransactionError
+from evsrc.core.errors import CheckpointError, LeaseLostError, TransactionError
 from evsrc.core.expectation import ANY
 from evsrc.ports import (
     Appended,
@@ -21,6 +21,7 @@ from evsrc.ports import (
     Fence,
     Page,
     Placed,
+    SaveCheckpoint,
     SaveDeadLetter,
     Transaction,
     Write,
@@ -180,6 +181,18 @@ def ignores_fences(store: Store) -> Store:
     async def append(*writes: Write[Any], also: Any = ()) -> Any:
         kept = [change for change in also if not isinstance(change, Fence)]
         return await store.append(*writes, also=kept)
+
+    return replace(store, append=append)
+
+
+def blames_the_first_checkpoint(store: Store) -> Store:
+    async def append(*writes: Write[Any], also: Any = ()) -> Any:
+        try:
+            return await store.append(*writes, also=also)
+        except CheckpointError as error:
+            (first, *_) = [c for c in also if isinstance(c, SaveCheckpoint)]
+            wrong = CheckpointError(first.name, error.expected, error.actual)
+            raise wrong from error
 
     return replace(store, append=append)
 
@@ -456,6 +469,7 @@ def replace_events(write: Write[Any], events: Any) -> Write[Any]:
         lists_all_streams,
         leases_to_everyone,
         starts_tokens_again,
+        blames_the_first_checkpoint,
         releases_for_others,
         renews_lost_leases,
         lists_leases_that_are_over,
