@@ -22,11 +22,14 @@ from evsrc import (
     InMemoryCheckpointRepository,
     InMemoryDLQRepository,
     InMemoryEventBus,
+    LeaseLostError,
     PostgreSQLEventStore,
     SQLiteEventStore,
     SubscriptionError,
+    SubscriptionStateError,
     handles,
 )
+from evsrc.facade.database import _repository
 from evsrc.subscriptions import SubscriptionConfig, SubscriptionManager
 from tests.facade_domain import REGISTRY, Opened, Paid, opened, paid
 from tests.guarantees.test_poison import until
@@ -273,6 +276,106 @@ async def test_poison_is_put_aside_and_driven_again(world: World) -> None:
         assert await manager.redrive(entry.id)
         assert await world.rows() == list(range(1, 30))
     assert subscription.events_processed == 29
+
+
+class Forgetful(InMemoryDLQRepository):
+    """Dies when it is told that an entry is resolved, as often as it is told to."""
+
+    deaths = 1
+
+    async def mark_resolved(self, dlq_id: int, resolved_by: Any) -> bool:
+        if self.deaths:
+            self.deaths -= 1
+            raise asyncio.CancelledError
+        return await super().mark_resolved(dlq_id, resolved_by)
+
+
+async def test_a_redrive_that_died_after_its_commit_is_not_done_twice(
+    world: World,
+) -> None:
+    """The rows are there and the entry says "retrying": the same call resolves it."""
+    await world.fill(5)
+    dlq, projection = Forgetful(), Payments(world, {3: 99})
+    manager = world.manager(dlq_repo=dlq)
+    config = SubscriptionConfig(max_retries=0, **QUICK)
+    subscription = await manager.subscribe(projection, config, "payments")
+    async with manager:
+        await subscription.caught_up()
+        (entry,) = await dlq.get_failed_events("payments")
+        assert not await manager.redrive(entry.id)
+        assert await world.rows() == [1, 2, 4]
+        projection.fail.clear()
+        with pytest.raises(asyncio.CancelledError):
+            await manager.redrive(entry.id)
+        assert await world.rows() == [1, 2, 3, 4]
+        (left,) = await dlq.get_failed_events("payments", "retrying")
+        assert await manager.redrive(left.id)
+    assert await world.rows() == [1, 2, 3, 4]
+    (done,) = await dlq.get_failed_events("payments", "resolved")
+    assert done.id == entry.id
+    if world.source is world.sessions:
+        async with world.sessions() as session:
+            kept = _repository(await session.connection())
+            names = [data.projection_name for data in await kept.get_all_checkpoints()]
+        assert names == ["payments"]
+
+
+async def test_an_event_that_fails_again_after_it_was_resolved_is_handled_again(
+    world: World,
+) -> None:
+    """What was noted of an earlier failure says nothing about a later one."""
+    await world.fill(5)
+    dlq, projection = InMemoryDLQRepository(), Payments(world)
+    for start in ("checkpoint", "beginning"):
+        manager = world.manager(dlq_repo=dlq)
+        projection.fail[3] = 99
+        await run(manager, projection, max_retries=0, start_from=start)
+        (entry,) = await dlq.get_failed_events("payments")
+        projection.fail.clear()
+        assert await manager.redrive(entry.id)
+    assert await world.rows() == sorted([1, 2, 3, 4] * 2)
+
+
+@pytest.mark.parametrize(
+    "world", [kind for kind in KINDS if kind != "beside sqlite"], indirect=True
+)
+async def test_who_was_taken_for_dead_writes_no_rows(world: World) -> None:
+    """It stood still in its handler until others had done the work: its own is undone.
+
+    Beside the events of SQLite nobody can take a lease while a transaction is open.
+    """
+    await world.fill(5)
+    dlq, projection = InMemoryDLQRepository(), Payments(world, {3: 99})
+    config = SubscriptionConfig(max_retries=0, **QUICK)
+    manager = world.manager(dlq_repo=dlq)
+    await run(manager, projection, max_retries=0)
+    (entry,) = await dlq.get_failed_events("payments")
+    projection.fail.clear()
+    slow, other = Payments(world), world.manager(dlq_repo=dlq)
+    inside, gate = asyncio.Event(), asyncio.Event()
+    dispatch = slow.handle_in
+
+    async def stand_still(connection: Any, events: Any) -> None:
+        inside.set()
+        await gate.wait()
+        await dispatch(connection, events)
+
+    slow.handle_in = stand_still  # type: ignore[method-assign]
+    await other.subscribe(slow, config, "payments")
+    standing = asyncio.create_task(other.redrive(entry.id))
+    await asyncio.wait_for(inside.wait(), 20)
+    with pytest.raises(SubscriptionStateError, match="somebody else tries it now"):
+        await manager.redrive(entry.id)
+    leases = (await world.store.core()).leases
+    (lease,) = await leases.list("payments#letter/")
+    await leases.release(lease)
+    assert await manager.redrive(entry.id)
+    gate.set()
+    with pytest.raises((LeaseLostError, CheckpointError)):
+        await standing
+    assert await world.rows() == [1, 2, 3, 4]
+    (done,) = await dlq.get_failed_events("payments", None)
+    assert (done.id, done.status) == (entry.id, "resolved")
 
 
 async def test_starting_anew_writes_anew(world: World) -> None:

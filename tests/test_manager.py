@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -451,6 +452,32 @@ async def test_a_dead_letter_is_driven_again(world: World) -> None:
     assert subscription.last_event_id == poisoned.seen[1].event_id
     with pytest.raises(SubscriptionStateError, match="is resolved"):
         await manager.redrive(entry.id)
+
+
+async def test_an_entry_whose_redrive_died_is_driven_again_by_the_same_call(
+    world: World,
+) -> None:
+    """Refused while the dead one's lease lasts, with the time when that is over."""
+    await world.account(13)
+    dlq, poisoned = InMemoryDLQRepository(), Poisoned(13)
+    manager = world.manager(dlq_repo=dlq)
+    await run(manager, poisoned, SubscriptionConfig(max_retries=0, **QUICK))
+    (entry,) = await dlq.get_failed_events("s")
+    poisoned.amounts.clear()
+    leases = (await world.store.core()).leases
+    name = f"s#letter/{entry.event_id}"
+    dead = await leases.acquire(name, "dead", timedelta(minutes=1))
+    assert dead is not None
+    assert await dlq.mark_retrying(entry.id)
+    with pytest.raises(SubscriptionStateError, match=r"it is free at \d{4}-"):
+        await manager.redrive(entry.id)
+    assert poisoned.handled == []
+    await leases.release(dead)  # as if its time were over
+    assert await manager.redrive(entry.id)
+    assert poisoned.handled == [13]
+    resolved = await dlq.get_failed_event_by_id(entry.id)
+    assert resolved is not None
+    assert resolved.status == "resolved"
 
 
 async def test_what_cannot_be_driven_again_is_said(world: World) -> None:

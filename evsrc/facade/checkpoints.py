@@ -177,7 +177,10 @@ UPDATE evsrc_projection_checkpoint
  WHERE name = :name AND coalesce(position, 0) = :after"""
 _SELECT: Final = """
 SELECT name, last_event_id, last_event_type, processed_at, events_processed, position
-  FROM evsrc_projection_checkpoint ORDER BY name"""
+  FROM evsrc_projection_checkpoint
+ WHERE name = :name
+    OR (CAST(:name AS TEXT) IS NULL AND name NOT LIKE '%#letter/%')
+ ORDER BY name"""  # a name with "#letter/" only notes which dead letter was handled
 _FORGET: Final = "DELETE FROM evsrc_projection_checkpoint WHERE name = :name"
 
 
@@ -257,11 +260,14 @@ class SQLCheckpointRepository(_Reports):
         await self._execute(_FORGET, {"name": projection_name})
 
     async def _find(self, name: str) -> CheckpointData | None:
-        found = await self.get_all_checkpoints()
-        return next((data for data in found if data.projection_name == name), None)
+        found = await self._select(name)
+        return found[0] if found else None
 
     async def get_all_checkpoints(self) -> list[CheckpointData]:
         """Give all checkpoints, by name."""
+        return await self._select(None)
+
+    async def _select(self, name: str | None) -> list[CheckpointData]:
         return [
             CheckpointData(
                 name,
@@ -272,7 +278,7 @@ class SQLCheckpointRepository(_Reports):
                 position,
             )
             for name, event_id, event_type, at, processed, position in (
-                await self._execute(_SELECT, {})
+                await self._execute(_SELECT, {"name": name})
             ).rows
         ]
 

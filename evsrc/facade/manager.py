@@ -200,7 +200,7 @@ class SubscriptionManager:
                 subscriber, self._store, record, lambda: subscription.last
             )
         query = chosen.query(self._store.event_registry)
-        subscription.filtered = 0
+        subscription.filtered, subscription.record = 0, record
         try:
             return self._subscribe(
                 record,
@@ -425,7 +425,10 @@ class SubscriptionManager:
         """Give a dead letter's event to its subscriber again; tell whether it worked.
 
         It is done between two of the subscription's pages; the entry is "resolved"
-        then, or "failed" again with the new error. Of several who try, one takes it.
+        then, or "failed" again with the new error. Of several who try, one takes it;
+        if its process dies, the entry stays "retrying", and the same call tries it
+        again after half a minute. What a `DatabaseProjection` has committed by then is
+        not done twice. A mark that you made yourself does not keep others away.
 
         Args:
             dlq_id: which entry.
@@ -434,6 +437,9 @@ class SubscriptionManager:
         Raises:
             SubscriptionError: there is no such entry, subscription or event.
             SubscriptionStateError: it is resolved, or somebody else tries it now.
+            LeaseLostError, CheckpointError: this process stood still for so long that
+                somebody else has tried it; what it wrote is undone.
+            AppendOutcomeUnknownError: it may have been handled; try it again.
         """
         letters: Any = dlq_repo or self._dlq
         if not isinstance(letters, DLQRepository):

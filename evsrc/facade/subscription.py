@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from ..core.event import Recorded
+from ..ports import EventStore as Record
 from ..runtime.delivery import State
 from ..runtime.subscribe import Subscription as Core
 from .config import SubscriptionConfig
@@ -72,6 +73,7 @@ class Subscription:
     """
 
     core: Core[DomainEvent]
+    record: Record[DomainEvent]  # what the core works with
 
     def __init__(
         self,

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Generic, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..core.errors import SubscriptionError, SubscriptionStateError
+from ..core.errors import LeaseLostError, SubscriptionError, SubscriptionStateError
 from ..core.event import E, Recorded, StreamName
-from ..ports import Also, DeadLetter, DeadLetterStatus, EventStore, SaveDeadLetter
+from ..ports import (
+    Also,
+    DeadLetter,
+    DeadLetterStatus,
+    EventStore,
+    Fence,
+    SaveDeadLetter,
+)
 from .parking import letter_of
 from .run import log, log_fields
+from .taking import WHILE_TRYING, taken
 
 
 class Inspected(Struct, Generic[E], frozen=True):
@@ -59,8 +67,9 @@ class Letters(Generic[E]):
 
     What is handled again goes through the subscription's own handler, between two of
     its pages if it runs. A letter is taken before its event is handled, so that of
-    several who try only one does; whoever dies meanwhile leaves it "retrying", see
-    *take_over*.
+    several who try only one does. It is "retrying" then, and stays so if the process
+    dies: the same call tries it again when the dead one's lease is over. What a
+    `Transactional` handler has committed by then is not done twice.
     """
 
     def __init__(
@@ -107,32 +116,38 @@ class Letters(Generic[E]):
             )
         return Inspected(now, recorded)
 
-    async def redrive(self, letter: DeadLetter, *, take_over: bool = False) -> Redriven:
+    async def redrive(
+        self, letter: DeadLetter, *, lease: timedelta = WHILE_TRYING
+    ) -> Redriven:
         """Handle one parked event again: resolve its letter, or count the attempt.
 
         Args:
             letter: which.
-            take_over: also if somebody has taken it to try again (and has died).
+            lease: for how long nobody else may try it, should this process die in it.
+                As long as it lives, the lease is renewed.
 
         Raises:
-            SubscriptionStateError: it is resolved, or somebody else has taken it, or
-                (if streams are held) an earlier event of its stream comes first.
+            SubscriptionStateError: it is resolved, or somebody else tries it, or (if
+                streams are held) an earlier event of its stream comes first.
             SubscriptionError: there is no such letter, or the log has no such event.
+            LeaseLostError: this process stood still for longer than its lease, and
+                somebody else tries it; a `Transactional` handler's work is undone.
         """
-        return await self._between(lambda: self._redrive(letter, take_over))
+        return await self._between(lambda: self._redrive(letter, lease))
 
     async def redrive_stream(
-        self, stream: StreamName, *, take_over: bool = False
+        self, stream: StreamName, *, lease: timedelta = WHILE_TRYING
     ) -> Redriven:
         """Handle all parked events of a stream again, in order, up to one that fails.
 
         A stream that was held is free again when the last one is resolved.
 
         Raises:
-            SubscriptionStateError: somebody else has taken one.
+            SubscriptionStateError: somebody else tries one.
             SubscriptionError: the log does not have an event.
+            LeaseLostError: as from `redrive`.
         """
-        return await self._between(lambda: self._redrive_stream(stream, take_over))
+        return await self._between(lambda: self._redrive_stream(stream, lease))
 
     async def discard(self, letter: DeadLetter) -> bool:
         """Forget a letter, so that its event stays unhandled for good.
@@ -145,13 +160,13 @@ class Letters(Generic[E]):
             log.warning("a dead letter of %r is discarded", self._name, extra=fields)
         return gone
 
-    async def _redrive_stream(self, stream: StreamName, take_over: bool) -> Redriven:
+    async def _redrive_stream(self, stream: StreamName, lease: timedelta) -> Redriven:
         resolved = 0
         while True:
             letter = await self._first(stream)
             if letter is None:
                 return Redriven(resolved)
-            outcome = await self._redrive(letter, take_over)
+            outcome = await self._redrive(letter, lease)
             if outcome.failed is not None:
                 return Redriven(resolved, outcome.failed)
             resolved += outcome.resolved
@@ -165,28 +180,38 @@ class Letters(Generic[E]):
         ]
         return min(found, key=lambda letter: letter.position, default=None)
 
-    async def _redrive(self, letter: DeadLetter, take_over: bool) -> Redriven:
+    async def _redrive(self, letter: DeadLetter, lease: timedelta) -> Redriven:
         inspected = await self.inspect(letter)
+        _check_open(inspected.letter)
         await self._check_turn(inspected.letter)
-        taken = await self._take(inspected.letter, take_over)
+        leases, id = self._store.leases, letter.event_id
+        async with taken(leases, self._name, id, lease) as fence:
+            ours = await self._take(inspected.letter)
+            return await self._try(inspected, ours, fence)
+
+    async def _try(
+        self, inspected: Inspected[E], ours: DeadLetter, fence: Fence
+    ) -> Redriven:
         recorded = inspected.recorded
         resolved = replace(
-            taken,
+            ours,
             status="resolved",
             resolved_at=datetime.now(UTC),
             resolved_by=f"re-drive of {self._name}",
         )
         try:
-            error = await self._again(recorded, (SaveDeadLetter(resolved),))
+            error = await self._again(recorded, (fence, SaveDeadLetter(resolved)))
+        except LeaseLostError:  # somebody else's now
+            raise
         except Exception:  # it is not known to be handled: give it back
-            await self._store.dead_letters.update(inspected.letter, taken)
+            await self._store.dead_letters.update(replace(ours, status="failed"), ours)
             raise
         if error is None:
             await self._keep()
-            await self._store.dead_letters.update(resolved, taken)
+            await self._store.dead_letters.update(resolved, ours)
             return Redriven(1)
         failed = await letter_of(self._store, self._name, recorded, error, 1)
-        await self._store.dead_letters.save(SaveDeadLetter(failed))
+        await self._store.append(also=(fence, SaveDeadLetter(failed)))
         fields = log_fields(self._name, recorded, error=error)
         log.warning("a dead letter of %r failed again", self._name, extra=fields)
         return Redriven(0, failed)
@@ -209,15 +234,21 @@ class Letters(Generic[E]):
                 f"comes before the one at {letter.position}; re-drive the stream"
             )
 
-    async def _take(self, letter: DeadLetter, take_over: bool) -> DeadLetter:
-        """Take a letter, so that nobody else handles its event now."""
-        allowed = ("failed", "retrying") if take_over else ("failed",)
-        taken = replace(letter, status="retrying")
-        if letter.status not in allowed or not await self._store.dead_letters.update(
-            taken, letter
-        ):
+    async def _take(self, letter: DeadLetter) -> DeadLetter:
+        """Show that we try a letter, whose lease we have; it may show it already."""
+        ours = replace(letter, status="retrying")
+        if not await self._store.dead_letters.update(ours, letter):
+            _check_open(await self._current(letter))
             raise SubscriptionStateError(
-                f"the dead letter of event {letter.event_id} is not to be taken: it is "
-                f"{letter.status}, or was changed meanwhile"
+                f"the dead letter of event {letter.event_id} is not to be taken: it "
+                "was changed meanwhile"
             )
-        return taken
+        return ours
+
+
+def _check_open(letter: DeadLetter) -> None:
+    if letter.status == "resolved":
+        raise SubscriptionStateError(
+            f"the dead letter of event {letter.event_id} is not to be taken: it is "
+            "resolved"
+        )

@@ -7,14 +7,14 @@ save the checkpoint, wait for more. A wake-up that gets lost costs latency, no e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Generic, TypeVar
 
 from ..core.errors import SubscriptionError, SubscriptionStateError
 from ..core.event import E, Recorded
-from ..ports import EventStore
+from ..ports import Also, EventStore
 from .checkpointing import Saver
 from .delivery import (
     AnyHandler,
@@ -291,16 +291,21 @@ class Subscription(Generic[E]):
                 + (f": {self.error!r}" if self.error else "")
             ) from self.error
 
-    async def handle_again(self, recorded: Recorded[E]) -> Exception | None:
+    async def handle_again(
+        self, recorded: Recorded[E], also: Sequence[Also] = ()
+    ) -> Exception | None:
         """Give an event to the handler once more; give the handler's error, or None.
 
         It is done between two pages. For events that were put aside with a `park` of
-        your own; the others have `dead_letters`.
+        your own; the others have `dead_letters`. *also* is written or checked in the
+        transaction of a `Transactional` handler; others have none.
         """
-        return await self._between(lambda: self._handle_again(recorded))
+        return await self._between(lambda: self._handle_again(recorded, also))
 
-    async def _handle_again(self, recorded: Recorded[E]) -> Exception | None:
-        error = await self._way.again(recorded, ())
+    async def _handle_again(
+        self, recorded: Recorded[E], also: Sequence[Also]
+    ) -> Exception | None:
+        error = await self._way.again(recorded, also)
         if error is None:
             await self._loop.keep()
         return error

@@ -55,6 +55,9 @@ class InTransactions(InBatches[E]):
             error: Exception | None = None
             try:
                 error = await self._once(batch, saver.changes(reached))
+            except (CheckpointError, LeaseLostError):
+                saver.lost = True
+                raise
             except PASSING as passing:
                 unsaved = passing
                 tries += 1
@@ -84,12 +87,9 @@ class InTransactions(InBatches[E]):
             raised_by_handler(error)  # a cancellation of the subscription itself
             if failure is not None and not isinstance(error, PASSING):
                 return failure
-            if not isinstance(error, Exception) or isinstance(error, _FOR_GOOD):
-                self._parts.saver.lost = isinstance(
-                    error, (CheckpointError, LeaseLostError)
-                )
+            if not isinstance(error, Exception):
                 raise
-            if isinstance(error, PASSING):
+            if isinstance(error, (*_FOR_GOOD, *PASSING)):
                 raise
             return error  # such as a constraint that is checked at the commit
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -17,8 +17,10 @@ from evsrc import (
     Breaker,
     DeadLetter,
     Delivery,
+    LeaseLostError,
     NewEvent,
     Park,
+    Redriven,
     Retry,
     Skip,
     Stop,
@@ -39,6 +41,7 @@ from tests.guarantees.test_subscriptions import QUICK, SOON, fill
 
 Store = EventStore[Any]
 PARK = retry_then(Park(), retries=0)
+YEAR = r"\d{4}-"
 KINDS = ["events", "batches", "streams", "transactions"]
 
 
@@ -325,12 +328,153 @@ async def test_one_of_several_redrives_a_letter(store: Store) -> None:
     )
     assert sum(isinstance(x, SubscriptionStateError) for x in both) == 1
     assert handler.handled == [0]
-    (done,) = await store.dead_letters.list("t")
-    died = SaveDeadLetter(_replaced(done, status="retrying"))
-    await store.dead_letters.save(died)
-    with pytest.raises(SubscriptionStateError, match="retrying"):
-        await other.redrive(letter)
-    assert (await other.redrive(letter, take_over=True)).resolved == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_letter_whose_redrive_died_is_redriven_by_the_same_call(
+    store: Store, kind: str
+) -> None:
+    """While the dead one's lease lasts it is refused; then each event is handled once."""
+    await fill(store, 4)
+    handler = Handler({0})
+    parking = delivery_of(kind, on_failure=PARK)
+    async with subscribe(store, "t", handler.of(kind), parking) as subscription:
+        await subscription.caught_up(SOON)
+    handler.poison.clear()
+    letters = subscription.dead_letters
+    (letter,) = await letters.list()
+    dead = await store.leases.acquire(f"t#letter/{letter.event_id}", "dead", SOON)
+    assert dead is not None
+    assert await store.dead_letters.update(_replaced(letter, status="retrying"), letter)
+    with pytest.raises(
+        SubscriptionStateError, match=f"tries it now.* is free at {YEAR}"
+    ):
+        await letters.redrive(letter)
+    assert sorted(handler.handled) == [1, 2, 3]
+    moment = timedelta(milliseconds=1)
+    assert await store.leases.renew(dead, moment) is not None
+    assert await tried(lambda: letters.redrive(letter)) == Redriven(1)
+    assert sorted(handler.handled) == [0, 1, 2, 3]
+    with pytest.raises(SubscriptionStateError, match="resolved"):
+        await letters.redrive(letter)
+
+
+async def tried(redrive: Callable[[], Awaitable[Redriven]]) -> Redriven:
+    """Do it as soon as nobody else has the letter."""
+    pause = asyncio.Event()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await redrive()
+            except SubscriptionStateError:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(pause.wait(), 0.001)
+
+
+async def test_a_cancelled_redrive_gives_its_letter_free(store: Store) -> None:
+    """The letter says that somebody tried; nobody has to wait, nothing is doubled."""
+    await fill(store, 1)
+    target, inside, fails = StreamName("model", "1"), asyncio.Event(), True
+    never = asyncio.Event()
+
+    async def apply(tx: Any, batch: Any) -> None:
+        if fails:
+            raise ValueError("no")
+        new = [NewEvent(Fact(r.event.n), new_id()) for r in batch]
+        await tx.append(Write(target, new, ANY))
+        if not inside.is_set():
+            inside.set()
+            await never.wait()
+
+    delivery: Delivery[Any] = Delivery(on_failure=PARK)
+    subscription = subscribe(store, "t", Transactional(apply), delivery)
+    async with subscription:
+        await subscription.caught_up(SOON)
+    fails, letters = False, subscription.dead_letters
+    (letter,) = await letters.list()
+    redriving = asyncio.create_task(letters.redrive(letter))
+    await asyncio.wait_for(inside.wait(), 20)
+    redriving.cancel()
+    await asyncio.wait([redriving])
+    (left,) = await letters.list()
+    assert left.status == "retrying"
+    assert await letters.redrive_stream(left.stream or target) == Redriven(1)
+    assert (await store.read_stream(target)).head == 1
+
+
+@pytest.mark.parametrize("evsrc_back_end", ["postgresql", "postgresql-concurrent"])
+async def test_who_was_taken_for_dead_while_trying_writes_nothing(
+    store: Store,
+) -> None:
+    """It loses its lease in the handler: the other one's work stands, its own is undone.
+
+    With the other back ends nobody can take a lease while a transaction is open.
+    """
+    await fill(store, 1)
+    target, fails = StreamName("model", "1"), True
+    inside, gate = asyncio.Event(), asyncio.Event()
+
+    async def apply(tx: Any, batch: Any) -> None:
+        if fails:
+            raise ValueError("no")
+        if not inside.is_set():  # before it has the lock of the log
+            inside.set()
+            await gate.wait()
+        new = [NewEvent(Fact(r.event.n), new_id()) for r in batch]
+        await tx.append(Write(target, new, ANY))
+
+    delivery: Delivery[Any] = Delivery(on_failure=PARK)
+    subscription = subscribe(store, "t", Transactional(apply), delivery)
+    async with subscription:
+        await subscription.caught_up(SOON)
+    fails, letters = False, subscription.dead_letters
+    (letter,) = await letters.list()
+    slow = asyncio.create_task(letters.redrive(letter))
+    await asyncio.wait_for(inside.wait(), 20)
+    (lease,) = await store.leases.list("t#letter/")
+    await store.leases.release(lease)  # as if it had stood still for too long
+    assert await letters.redrive(letter) == Redriven(1)
+    gate.set()
+    with pytest.raises(LeaseLostError, match=r"t#letter/.* is lost"):
+        await slow
+    assert (await store.read_stream(target)).head == 1
+    (done,) = await letters.list()
+    assert done.status == "resolved"
+
+
+@pytest.mark.parametrize("evsrc_back_end", ["memory"])
+async def test_a_long_redrive_keeps_its_lease(store: Store) -> None:
+    """It is renewed as long as the handler works, so nobody else comes in between."""
+    await fill(store, 1)
+    inside, gate, handler = asyncio.Event(), asyncio.Event(), Handler({0})
+
+    async def handle(recorded: Any) -> None:
+        if not handler.poison:
+            inside.set()
+            await gate.wait()
+        await handler.one(recorded)
+
+    subscription = subscribe(store, "t", handle, Delivery(on_failure=PARK))
+    async with subscription:
+        await subscription.caught_up(SOON)
+    handler.poison.clear()
+    (letter,) = await subscription.dead_letters.list()
+    short = timedelta(milliseconds=300)
+    redriving = asyncio.create_task(
+        subscription.dead_letters.redrive(letter, lease=short)
+    )
+    await asyncio.wait_for(inside.wait(), 20)
+    (first,) = await store.leases.list("t#letter/")
+    now, ends = first, asyncio.get_running_loop().time() + 20
+    while now.until < first.until + 2 * short:
+        assert asyncio.get_running_loop().time() < ends
+        with pytest.raises(SubscriptionStateError, match="somebody else"):
+            await subscription.dead_letters.redrive(letter)
+        (now,) = await store.leases.list("t#letter/")
+        await asyncio.wait([redriving], timeout=0.01)
+    gate.set()
+    assert await redriving == Redriven(1)
+    assert handler.handled == [0]
 
 
 def _replaced(letter: DeadLetter, **changes: Any) -> DeadLetter:
