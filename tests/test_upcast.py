@@ -11,14 +11,26 @@ from msgspec import Struct, field
 
 from evsrc import (
     ANY,
+    DomainEvent,
+    DuplicateEventTypeError,
+    EventRegistry,
+    EventStore,
+    InMemoryCheckpointRepository,
+    InMemoryEventBus,
     NewEvent,
+    PostgreSQLEventStore,
     SerializationError,
+    SQLiteEventStore,
     StreamName,
     UpcasterError,
     Write,
     chain,
     json_codec,
+    register_event,
 )
+from evsrc.core.codec import Envelope
+from evsrc.facade.codec import domain_codec
+from evsrc.subscriptions import SubscriptionConfig, SubscriptionManager
 
 
 class SignedUp(Struct, frozen=True):
@@ -156,3 +168,145 @@ async def test_stores_read_what_older_releases_wrote(open_store: Any) -> None:
         assert list(loaded.events) == [ANN, SignedUp("Bob", "")]
         page = await store.read_all()
         assert [recorded.event for recorded in page.events] == list(loaded.events)
+
+
+# Events as classes.
+
+
+class TaskMade(DomainEvent):
+    """As an older release had it."""
+
+    aggregate_type: str = "Task"
+    text: str
+
+
+class TaskCreated(DomainEvent):
+    """Today's: the class is called otherwise, and so is its field."""
+
+    aggregate_type: str = "Task"
+    title: str
+    words: int
+
+
+def title_was_text(body: dict[str, Any]) -> dict[str, Any]:
+    return {**without_text(body), "title": body["text"]}
+
+
+def without_text(body: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key != "text"}
+
+
+def count_words(body: dict[str, Any]) -> dict[str, Any]:
+    return {**body, "words": len(body["title"].split())}
+
+
+STEPS = chain(title_was_text, count_words)
+
+
+def todays_registry() -> EventRegistry:
+    registry = EventRegistry()
+    registry.register(TaskCreated, formerly=["TaskMade"], upcasters=STEPS)
+    return registry
+
+
+def store_of(kind: str, request: pytest.FixtureRequest, registry: Any) -> EventStore:
+    if kind == "postgresql":
+        dsn = request.getfixturevalue("evsrc_postgres_database")
+        return PostgreSQLEventStore(dsn, registry)
+    path = request.getfixturevalue("tmp_path") / "events.db"
+    return SQLiteEventStore(str(path), registry)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_class_reads_what_it_was_once_called_and_had(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    """By id and live, beside new events, which are stored under today's name alone."""
+    before = EventRegistry()
+    before.register(TaskMade)
+    id = uuid4()
+    async with store_of(kind, request, before) as store:
+        old = TaskMade(aggregate_id=id, text="write the docs")
+        await store.append_events(id, "Task", [old], 0)
+    async with store_of(kind, request, todays_registry()) as store:
+        new = TaskCreated(aggregate_id=id, title="read them", words=2)
+        await store.append_events(id, "Task", [new], 1)
+        read = (await store.get_events(id, "Task")).events
+        assert [type(event) for event in read] == [TaskCreated, TaskCreated]
+        assert [(e.title, e.words) for e in read] == [  # type: ignore[attr-defined]
+            ("write the docs", 3),
+            ("read them", 2),
+        ]
+        assert [event.event_type for event in read] == ["TaskCreated"] * 2
+        assert read[0].event_id == old.event_id
+        page = await (await store.core()).read_all()
+        assert [r.type for r in page.events] == ["TaskMade", "TaskCreated"]
+        assert await delivered(store) == ["write the docs", "read them"]
+        assert await delivered(store, event_type_patterns=("TaskCr*",)) == [
+            "write the docs",
+            "read them",
+        ]
+        assert await delivered(store, event_type_patterns=("*Made",)) == [
+            "write the docs"
+        ]
+
+
+async def delivered(store: EventStore, **chosen: Any) -> list[str]:
+    """Give the titles that somebody gets who asks for the class."""
+    titles: list[str] = []
+
+    class Reader:
+        def subscribed_to(self) -> list[type[DomainEvent]]:
+            return [TaskCreated]
+
+        async def handle(self, event: Any) -> None:
+            titles.append(event.title)
+
+    manager = SubscriptionManager(
+        store, InMemoryEventBus(), InMemoryCheckpointRepository()
+    )
+    await manager.subscribe(Reader(), SubscriptionConfig(**chosen))
+    async with manager:
+        return titles
+
+
+async def test_a_class_that_cannot_read_an_older_event_says_so() -> None:
+    """A step that fails is named by its error; nothing else is read instead."""
+    registry = todays_registry()
+    codec, stream = domain_codec(registry), StreamName("Task", str(uuid4()))
+    envelope = Envelope(uuid4().bytes, stream, 1, None)
+    assert codec.restore is not None
+    with pytest.raises(SerializationError, match="upcasting failed with KeyError"):
+        codec.restore("TaskMade", b'{"words":1}', envelope)
+    with pytest.raises(SerializationError, match="stored with shape 9"):
+        codec.restore("TaskCreated", b'{"$shape":9}', envelope)
+    event = codec.restore("TaskMade", b'{"$shape":2,"title":"a b"}', envelope)
+    assert isinstance(event, TaskCreated)
+    assert event.words == 2
+    stored = codec.encode(event)
+    assert stored.startswith(b'{"$shape":3,')
+    assert codec.restore("TaskCreated", stored, envelope) == event
+
+
+def test_a_registry_refuses_names_and_steps_that_cannot_be() -> None:
+    """Then nothing is registered; without its names, a class has no steps either."""
+    registry = EventRegistry()
+    with pytest.raises(UpcasterError, match="must be a chain"):
+        registry.register(TaskCreated, upcasters=count_words)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"several names: \['TaskMade'\]"):
+        register_event(registry=registry, formerly="TaskMade")(TaskCreated)
+    registry.register(TaskMade)
+    with pytest.raises(DuplicateEventTypeError, match="TaskMade"):
+        registry.register(TaskCreated, formerly=["TaskMade"], upcasters=STEPS)
+    assert registry.types == {"TaskMade": TaskMade}
+    assert registry.upcasters_of(TaskCreated) is None
+    registry.unregister("TaskMade")
+    register_event(registry=registry, formerly=["TaskMade"], upcasters=STEPS)(
+        TaskCreated
+    )
+    registry.register(TaskCreated)
+    assert registry.names_of(TaskCreated) == ["TaskCreated", "TaskMade"]
+    assert registry.upcasters_of(TaskCreated) is STEPS
+    registry.unregister("TaskCreated")
+    registry.unregister("TaskMade")
+    assert registry.upcasters_of(TaskCreated) is None

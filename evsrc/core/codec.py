@@ -15,6 +15,7 @@ from typing import (
     Final,
     Generic,
     Literal,
+    NamedTuple,
     Protocol,
     TypeAlias,
     TypeVar,
@@ -299,16 +300,15 @@ def json_codec(  # noqa: C901 - three closures over one table
         name: msgspec.json.Decoder(cls, dec_hook=dec_hook).decode
         for name, cls in types.items()
     }
-    heads = {name: _head(name, types, steps) for name, steps in upcasters.items()}
+    shapes = {name: shaped(name, types, steps) for name, steps in upcasters.items()}
     decoders = plain | {
-        name: _upcasting(plain[name], heads[name], steps)
-        for name, steps in upcasters.items()
+        name: _after(shape.today, plain[name]) for name, shape in shapes.items()
     }
     names = _names_of(types)
     known = {
         cls: checker(cls, encode, plain[name], name) for cls, name in names.items()
     }
-    headed = {cls: heads[name] for cls, name in names.items() if name in heads}
+    headed = {cls: shapes[name].number for cls, name in names.items() if name in shapes}
 
     def name_of(event: E) -> str:
         try:
@@ -326,8 +326,8 @@ def json_codec(  # noqa: C901 - three closures over one table
             data = encode(event)
         except ValueError as error:  # such as a lone surrogate
             raise InvalidEventError(names[type(event)], str(error)) from error
-        if headed and (head := headed.get(type(event))) is not None:
-            return head + (b"}" if data == b"{}" else b"," + data[1:])
+        if headed and (number := headed.get(type(event))) is not None:
+            return number(data)
         return data
 
     def decode_event(type: str, data: bytes) -> E:
@@ -366,8 +366,21 @@ def tagging(tags: Tags, names: Mapping[type, str]) -> Callable[[Any], frozenset[
     return tags_of
 
 
-def _head(name: str, types: Mapping[str, type[Any]], steps: Chain) -> bytes:
-    """Give what the JSON of today's shape starts with."""
+class Shaped(NamedTuple):
+    """What a chain of upcasters does to the stored bytes of one event."""
+
+    number: Callable[[bytes], bytes]
+    """Put the number of today's shape into what is to be stored."""
+    today: Callable[[bytes], bytes]
+    """Turn what was stored into today's shape, without the number."""
+
+
+def shaped(name: str, types: Mapping[str, type[Any]], steps: Chain) -> Shaped:
+    """Make what *steps* do to events that are stored under *name*.
+
+    Raises:
+        UpcasterError: they do not fit to the class of that name, or there is none.
+    """
     if name not in types:
         known = ", ".join(types) or "none"
         raise UpcasterError(f"upcasters for {name!r}, which is no type: {known}")
@@ -378,28 +391,31 @@ def _head(name: str, types: Mapping[str, type[Any]], steps: Chain) -> bytes:
         raise UpcasterError(
             f"{cls.__qualname__} cannot carry {SHAPE!r}, the number of its shape"
         )
-    return b'{"%b":%d' % (SHAPE.encode(), steps.shape)
-
-
-def _upcasting(decode: Decode, head: bytes, steps: Chain) -> Decode:
+    head = b'{"%b":%d' % (SHAPE.encode(), steps.shape)
     start = len(head)
 
-    def decode_any(data: bytes) -> Any:
+    def number(data: bytes) -> bytes:
+        return head + (b"}" if data == b"{}" else b"," + data[1:])
+
+    def today(data: bytes) -> bytes:
         if data[:start] == head and (following := data[start : start + 1]) in b",}":
             rest = data[start + 1 :]
-            return decode(b"{" + rest if following == b"," else b"{}")
+            return b"{" + rest if following == b"," else b"{}"
         body = msgspec.json.decode(data)
         if not isinstance(body, dict):
-            return decode(data)  # says what is wrong with it
+            return data  # whoever decodes it says what is wrong with it
         try:
-            today = steps(cast("Body", body))
+            return msgspec.json.encode(steps(cast("Body", body)))
         except Exception as error:
             raise ValueError(
                 f"upcasting failed with {type(error).__name__}: {error}"
             ) from error
-        return decode(msgspec.json.encode(today))
 
-    return decode_any
+    return Shaped(number, today)
+
+
+def _after(today: Callable[[bytes], bytes], decode: Decode) -> Decode:
+    return lambda data: decode(today(data))
 
 
 def _names_of(types: Mapping[str, type[E]]) -> dict[type, str]:

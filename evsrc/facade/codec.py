@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from ..core.codec import Codec, Envelope, checker, dec_hook, enc_hook
-from ..core.errors import (
-    EventTypeNotFoundError,
-    InvalidEventError,
-    SerializationError,
+from ..core.codec import (
+    Codec,
+    Envelope,
+    Shaped,
+    checker,
+    dec_hook,
+    enc_hook,
+    shaped,
 )
+from ..core.errors import InvalidEventError, SerializationError
 from ..core.event import NO_TAGS, Metadata, NewEvent, checked_tags, without_tags
 from .events import DomainEvent, EventRegistry
 
@@ -34,20 +38,23 @@ _encode: Final = msgspec.json.Encoder(enc_hook=enc_hook).encode
 _encode_text: Final = msgspec.json.Encoder().encode
 
 
-def domain_codec(registry: EventRegistry) -> Codec[DomainEvent]:
+def domain_codec(  # noqa: C901 - closures over one table
+    registry: EventRegistry,
+) -> Codec[DomainEvent]:
     """Make the codec of all events in *registry*, now and later."""
     kinds = _Kinds(registry)
 
     def name(event: DomainEvent) -> str:
-        check, _ = kinds.of(type(event))
+        check, _, _ = kinds.of(type(event))
         return check(event)
 
     def encode(event: DomainEvent) -> bytes:
-        _, fields = kinds.of(type(event))
+        _, fields, number = kinds.of(type(event))
         try:
-            return _encode({field: getattr(event, field) for field in fields})
+            data = _encode({field: getattr(event, field) for field in fields})
         except ValueError as error:  # such as a lone surrogate
             raise InvalidEventError(event.event_type, str(error)) from error
+        return data if number is None else number(data)
 
     def decode(type: str, _: bytes) -> DomainEvent:
         raise SerializationError(
@@ -58,8 +65,11 @@ def domain_codec(registry: EventRegistry) -> Codec[DomainEvent]:
         decoder = kinds.decoder(type)
         if decoder is None:
             return unknown_event(type, data, envelope)
+        decode_whole, today = decoder
         try:
-            event: DomainEvent = decoder(_spliced(data, envelope))
+            if today is not None:
+                data = today(data)
+            event: DomainEvent = decode_whole(_spliced(data, envelope))
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise SerializationError(type, str(error)) from error
         return event
@@ -113,6 +123,9 @@ def _spliced(data: bytes, envelope: Envelope) -> bytes:
     return b",".join(parts) + b"}"
 
 
+_Change: TypeAlias = Callable[[bytes], bytes] | None
+
+
 class _Kinds:
     """What has to be known of every class, kept until the registry changes."""
 
@@ -120,13 +133,14 @@ class _Kinds:
         self.registry = registry
         self.seen = -1
         self.classes: dict[
-            type[DomainEvent], tuple[Callable[[Any], str], tuple[str, ...]]
+            type[DomainEvent], tuple[Callable[[Any], str], tuple[str, ...], _Change]
         ] = {}
-        self.decoders: dict[str, Callable[[bytes], Any]] = {}
+        self.decoders: dict[str, tuple[Callable[[bytes], Any], _Change]] = {}
 
     def of(
         self, cls: type[DomainEvent]
-    ) -> tuple[Callable[[Any], str], tuple[str, ...]]:
+    ) -> tuple[Callable[[Any], str], tuple[str, ...], _Change]:
+        """Give a class's check, its own fields, and what numbers its shape."""
         self.refresh()
         found = self.classes.get(cls)
         if found is None:
@@ -134,20 +148,28 @@ class _Kinds:
             decode = msgspec.json.Decoder(cls, dec_hook=dec_hook).decode
             check = checker(cls, _encode, decode, name, free=("metadata",))
             fields = tuple(f for f in cls.__struct_fields__ if f not in _ENVELOPE)
-            found = self.classes[cls] = check, fields
+            shape = self.shape(name, cls)
+            number = None if shape is None else shape.number
+            found = self.classes[cls] = check, fields, number
         return found
 
-    def decoder(self, name: str) -> Callable[[bytes], Any] | None:
+    def decoder(self, name: str) -> tuple[Callable[[bytes], Any], _Change] | None:
+        """Give what decodes a whole event, and what makes its own bytes today's."""
         self.refresh()
         found = self.decoders.get(name)
         if found is None:
-            try:
-                cls = self.registry.get(name)
-            except EventTypeNotFoundError:
+            cls = self.registry.get_or_none(name)
+            if cls is None:
                 return None
-            found = msgspec.json.Decoder(cls, dec_hook=dec_hook).decode
+            decode = msgspec.json.Decoder(cls, dec_hook=dec_hook).decode
+            shape = self.shape(name, cls)
+            found = decode, None if shape is None else shape.today
             self.decoders[name] = found
         return found
+
+    def shape(self, name: str, cls: type[DomainEvent]) -> Shaped | None:
+        steps = self.registry.upcasters_of(cls)
+        return None if steps is None else shaped(name, {name: cls}, steps)
 
     def refresh(self) -> None:
         if self.seen != self.registry.changes:

@@ -13,12 +13,13 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct, StructMeta, structs
 
-from ..core.codec import dec_hook, enc_hook
+from ..core.codec import dec_hook, enc_hook, shaped
 from ..core.errors import (
     DuplicateEventTypeError,
     EventTypeNotFoundError,
     InvalidEventError,
 )
+from ..core.upcast import Chain
 from ..runtime.ids import new_id
 
 
@@ -171,23 +172,47 @@ class EventRegistry:
     def __init__(self) -> None:
         self._classes: dict[str, type[DomainEvent]] = {}
         self._names: dict[type[DomainEvent], str] = {}
+        self._chains: dict[type[DomainEvent], Chain] = {}
         self._lock = threading.RLock()
         self.changes = 0
 
     def register(
-        self, event_class: type[EventT], event_type: str | None = None
+        self,
+        event_class: type[EventT],
+        event_type: str | None = None,
+        *,
+        formerly: Iterable[str] = (),
+        upcasters: Chain | None = None,
     ) -> type[EventT]:
         """Make *event_class* known as *event_type* (by default the name it declares).
 
+        Args:
+            event_class: the class.
+            event_type: the name that its events are stored by.
+            formerly: names that its events were stored by in the past. They are read,
+                and delivered to whoever names the class; nothing is written with them.
+            upcasters: how to read events of older shapes, under whatever name: the
+                class had other fields then. New ones are stored with the number of the
+                shape, so let all who read have a new step before anybody writes.
+
         Raises:
-            DuplicateEventTypeError: another class has that name.
+            DuplicateEventTypeError: another class has one of the names.
+            UpcasterError: *upcasters* is not a `chain(...)`.
+            TypeError: *formerly* is one str.
         """
         name = event_type or declared_name(event_class)
+        if isinstance(formerly, str):  # its characters would be taken for names
+            raise TypeError(f"formerly are several names: [{formerly!r}]")
+        names = (name, *formerly)
         with self._lock:
-            existing = self._classes.get(name)
-            if existing is not None and existing is not event_class:
-                raise DuplicateEventTypeError(name, existing, event_class)
-            self._classes[name] = event_class
+            for each in names:
+                existing = self._classes.get(each)
+                if existing is not None and existing is not event_class:
+                    raise DuplicateEventTypeError(each, existing, event_class)
+            if upcasters is not None:
+                shaped(name, {name: event_class}, upcasters)  # it is refused here
+                self._chains[event_class] = upcasters
+            self._classes.update(dict.fromkeys(names, event_class))
             self._names.setdefault(event_class, name)
             self.changes += 1
         return event_class
@@ -213,6 +238,20 @@ class EventRegistry:
         if found is None:
             raise EventTypeNotFoundError(event_class.__qualname__, self._classes)
         return found
+
+    def names_of(self, event_class: type[DomainEvent]) -> list[str]:
+        """Give all names of a class: the one its events are stored by, then the others.
+
+        Raises:
+            EventTypeNotFoundError: the class is not registered.
+        """
+        first = self.name_of(event_class)
+        named = [n for n, cls in self._classes.items() if cls is event_class]
+        return sorted(named, key=lambda name: name != first)
+
+    def upcasters_of(self, event_class: type[DomainEvent]) -> Chain | None:
+        """Give how events of a class are read that have an older shape; None: as is."""
+        return self._chains.get(event_class)
 
     @property
     def types(self) -> Mapping[str, type[DomainEvent]]:
@@ -243,6 +282,8 @@ class EventRegistry:
                 return False
             if self._names.get(event_class) == event_type:
                 del self._names[event_class]
+            if event_class not in self._classes.values():
+                self._chains.pop(event_class, None)
             self.changes += 1
             return True
 
@@ -251,6 +292,7 @@ class EventRegistry:
         with self._lock:
             self._classes.clear()
             self._names.clear()
+            self._chains.clear()
             self.changes += 1
 
     def __len__(self) -> int:
@@ -278,6 +320,8 @@ def register_event(
     *,
     event_type: str | None = None,
     registry: EventRegistry | None = None,
+    formerly: Iterable[str] = (),
+    upcasters: Chain | None = None,
 ) -> Callable[[type[EventT]], type[EventT]]: ...
 def register_event(
     event_class: type[EventT] | None = None,
@@ -285,13 +329,28 @@ def register_event(
     *,
     event_type: str | None = None,
     registry: EventRegistry | None = None,
+    formerly: Iterable[str] = (),
+    upcasters: Chain | None = None,
 ) -> type[EventT] | Callable[[type[EventT]], type[EventT]]:
     """Register an event class; plain, or with a stored name or registry of its own.
 
+    Args:
+        event_class: the class.
+        event_type: the name that its events are stored by; by default its own.
+        registry: where; by default the one that stores use by default.
+        formerly: names that they were stored by in the past.
+        upcasters: how to read those of older shapes; see `EventRegistry.register`.
+
     Raises:
-        DuplicateEventTypeError: another class has that name.
+        DuplicateEventTypeError: another class has one of the names.
+        UpcasterError: *upcasters* is not a `chain(...)`.
     """
-    register = partial((registry or default_registry).register, event_type=event_type)
+    register = partial(
+        (registry or default_registry).register,
+        event_type=event_type,
+        formerly=formerly,
+        upcasters=upcasters,
+    )
     return register if event_class is None else register(event_class)
 
 

@@ -19,7 +19,8 @@ class EventFilter:
 
     Args:
         event_types: exactly one of these classes.
-        event_type_patterns: a stored name that fits one of these patterns.
+        event_type_patterns: a name that fits one of these patterns: today's, or the
+            one it was stored by.
         aggregate_types: an aggregate of one of these types.
         tenant_id: this tenant's.
         tags: they have all of these (the store goes by those that were recorded).
@@ -77,7 +78,8 @@ class EventFilter:
 
     def query(self, registry: EventRegistry) -> AnyQuery:
         """Give what the store can choose by."""
-        types = [registry.name_of(cls) for cls in self.event_types or ()]
+        classes = self.event_types or ()
+        types = [name for cls in classes for name in registry.names_of(cls)]
         categories = self.aggregate_types or ()
         if not types and not categories and not self.tags:
             return ALL
@@ -86,7 +88,8 @@ class EventFilter:
     def admits(self, recorded: Recorded[DomainEvent]) -> bool:
         """Tell whether what the store has chosen meets the other conditions too."""
         tenant = self.tenant_id
-        return self._fits(recorded.type) and (
+        names = {recorded.type, recorded.event.event_type}  # then, and today
+        return any(map(self._fits, names)) and (
             tenant is None or recorded.event.tenant_id == tenant
         )
 
