@@ -15,9 +15,11 @@ from evsrc import (
     NO_STREAM,
     RETIRED,
     Appended,
+    AppendOutcomeUnknownError,
     CheckpointError,
     Conflict,
     Delivery,
+    Fence,
     HandlerProjection,
     Park,
     ProjectionDefinition,
@@ -28,6 +30,7 @@ from evsrc import (
     SaveCheckpoint,
     StoreBusyError,
     StreamName,
+    SubscriptionStateError,
     TransactionError,
     View,
     ViewProjection,
@@ -41,7 +44,7 @@ from evsrc import (
     wait_for_checkpoint,
 )
 from evsrc.ports import EventStore
-from evsrc.testing import CODEC
+from evsrc.testing import CODEC, intercepted
 from evsrc.testing.databases import fresh_database
 from tests.projections import (
     Store,
@@ -535,8 +538,8 @@ async def test_a_rebuild_ends_when_another_one_swaps(store: Store, kind: str) ->
     assert await built(store, new(kind)) == await folded(store)
 
 
-async def test_a_letter_of_a_view_that_was_not_started_stays(store: Store) -> None:
-    """There is no state to add it to; once the projection runs, it is driven again."""
+async def parked_view(store: Store) -> ViewProjection[Sums, Any]:
+    """Leave the letter of one event of three, which a View takes in from now on."""
     broken = True
 
     def add_unless_broken(sums: Sums, recorded: Any) -> Sums:
@@ -551,17 +554,73 @@ async def test_a_letter_of_a_view_that_was_not_started_stays(store: Store) -> No
     async with project(store, definition, parking) as projection:
         await projection.subscription.caught_up(SOON)
     broken = False
+    return definition
+
+
+async def test_a_letter_of_a_view_that_was_not_started_stays(store: Store) -> None:
+    """There is no state to add it to; once the projection runs, it is driven again."""
+    definition = await parked_view(store)
     letters = project(store, definition).subscription.dead_letters
     (letter,) = await letters.list()
-    refused = await letters.redrive(letter)
-    assert refused.failed is not None
-    assert "was not started" in refused.failed.error
+    with pytest.raises(
+        SubscriptionStateError, match=r"not started.*inside `async with"
+    ):
+        await letters.redrive(letter)
+    assert await letters.list() == (letter,)
     assert await built(store, definition) == {"a": 101}
     async with project(store, definition) as projection:
         letters = projection.subscription.dead_letters
-        (letter,) = await letters.list(status="failed")
         assert await letters.redrive(letter) == Redriven(1)
+        assert projection.state == {"a": 111}
     assert await built(store, definition) == await folded(store) == {"a": 111}
+
+
+@pytest.mark.parametrize("landed", [True, False], ids=["landed", "lost"])
+@pytest.mark.parametrize("again", [True, False], ids=["running", "started again"])
+async def test_a_view_takes_in_a_parked_event_once(
+    store: Store, landed: bool, again: bool
+) -> None:
+    """The answer of the commit never comes: the letter tells what is in the state."""
+    definition = await parked_view(store)
+    lost = 0
+
+    async def lose(_: str, call: Any) -> Any:
+        nonlocal lost
+        if lost or not any(isinstance(c, Fence) for c in call.keywords["also"]):
+            return await call()
+        lost += 1
+        if landed:
+            await call()
+        raise AppendOutcomeUnknownError("the answer never came")
+
+    shaky = intercepted(store, lose, ports=["append"])
+    async with project(shaky, definition) as projection:
+        letters = projection.subscription.dead_letters
+        (letter,) = await letters.list()
+        with pytest.raises(AppendOutcomeUnknownError):
+            await letters.redrive(letter)
+        if again:
+            await goes_on(store, projection, definition, landed=landed)
+    async with project(store, definition) as projection:
+        if not again:
+            await goes_on(store, projection, definition, landed=landed)
+        await projection.subscription.caught_up(SOON)
+        assert projection.state == await folded(store) == {"a": 1111}
+
+
+async def goes_on(
+    store: Store, projection: Any, definition: Definition, *, landed: bool
+) -> None:
+    """Deliver one more event, and drive the letter again if it is still open."""
+    await store.append(write("a", 1000))
+    await projection.subscription.caught_up(SOON)
+    (letter,) = await projection.subscription.dead_letters.list()
+    assert letter.status == ("resolved" if landed else "failed")
+    if not landed:
+        assert await built(store, definition) == {"a": 1101}
+        letters = projection.subscription.dead_letters
+        assert await letters.redrive(letter) == Redriven(1)
+    assert await built(store, definition) == {"a": 1111}
 
 
 async def test_a_view_is_not_folded_in_parallel(store: Store) -> None:

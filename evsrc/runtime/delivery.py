@@ -101,7 +101,25 @@ class Transactional(Generic[E]):
     apply: Callable[[Transaction[E], Sequence[Recorded[E]]], Awaitable[None]]
 
 
-AnyHandler: TypeAlias = Handler[E] | Batched[E] | Transactional[E]
+@final
+@dataclass(frozen=True, slots=True)
+class Folded(Generic[E]):
+    """The handler of a View: what it makes of events is stored by its checkpoints.
+
+    Args:
+        handle: takes an event in.
+        again: takes in one that was parked, and stores that with *also*; gives the
+            View's error, or None.
+        settle: finds out what became of a commit whose answer never came; asked for
+            before anything else is handled.
+    """
+
+    handle: Handler[E]
+    again: Callable[[Recorded[E], Sequence[Also]], Awaitable[Exception | None]]
+    settle: Callable[[], Awaitable[None]]
+
+
+AnyHandler: TypeAlias = Handler[E] | Batched[E] | Transactional[E] | Folded[E]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Generic, Protocol
 from ..core.event import E, Recorded, StreamName
 from ..ports import Also, Page
 from .checkpointing import Saver
-from .delivery import Batched, Delivery, Handler, after_page
+from .delivery import Batched, Delivery, Folded, Handler, after_page
 from .parking import Parking
 from .run import LeftError, Run
 from .settling import Settling, raised_by_handler
@@ -114,6 +114,25 @@ class OneByOne(Generic[E]):
         """Handle an event that was parked."""
         del also  # nothing is written with it
         return await self.attempt(recorded)
+
+
+class Folding(OneByOne[E]):
+    """A View takes in one event after the other."""
+
+    def __init__(self, folded: Folded[E], parts: Parts[E]) -> None:
+        super().__init__(folded.handle, parts)
+        self._folded = folded
+
+    async def deliver(self, page: Page[E], events: Sequence[Recorded[E]]) -> None:
+        """Deal with all events of a page."""
+        await self._parts.run.patiently(self._folded.settle)
+        await super().deliver(page, events)
+
+    async def again(
+        self, recorded: Recorded[E], also: Sequence[Also]
+    ) -> Exception | None:
+        """Handle an event that was parked, and write *also* with it."""
+        return await self._folded.again(recorded, also)
 
 
 class InParallel(OneByOne[E]):

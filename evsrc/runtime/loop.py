@@ -16,7 +16,7 @@ from ..core.event import E, Recorded
 from ..ports import START, EventStore, Page
 from .checkpointing import Saver
 from .delivery import Delivery, State
-from .handling import Way
+from .handling import Folding, Way
 from .parking import Parking
 from .run import PASSING, LeftError, Run, log, log_fields
 from .transactional import InTransactions
@@ -252,9 +252,11 @@ class Loop(Generic[E]):
     async def keep(self) -> None:
         """Save what a handler has made of an event that was parked.
 
-        Checkpoints that are kept elsewhere may carry the state that it is in.
+        Checkpoints that are kept elsewhere may carry the state that it is in; a View's
+        is stored already.
         """
-        if self._begun and not self._saver.own:
+        kept = self._saver.own or isinstance(self._way, Folding)
+        if self._begun and not kept:
             await self._saver.commit(None)
 
     def _fail(self, error: Exception) -> None:

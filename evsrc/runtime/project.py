@@ -12,21 +12,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar
 
-from ..core.errors import ProjectionRetiredError, SubscriptionStateError
 from ..core.event import E, Recorded
 from ..core.expectation import ALL
-from ..core.snapshot import Snapshot, restored
-from ..ports import (
-    RETIRED,
-    START,
-    Checkpoint,
-    Checkpoints,
-    EventStore,
-    SaveCheckpoint,
-    SaveSnapshot,
-    Transaction,
-)
+from ..core.snapshot import restored
+from ..ports import START, EventStore, SaveCheckpoint, Transaction
 from .delivery import Delivery, Transactional
+from .kept import KeptView, check_live
 from .progressing import Progressing, handle
 from .projection import HandlerProjection, ProjectionDefinition, ViewProjection
 from .subscribe import Subscription, subscribe
@@ -49,7 +40,7 @@ class Projection(Generic[S, E]):
         self._store = store
         name = definition.name
         if isinstance(definition, ViewProjection):
-            self._view = _KeptView(store, definition, delivery)
+            self._view = KeptView(store, definition, delivery)
             self.subscription: Subscription[E] = self._view.subscription
         else:
             handler = definition
@@ -73,76 +64,6 @@ class Projection(Generic[S, E]):
         await self.subscription.stop()
 
 
-class _KeptView(Generic[S, E]):
-    """A View whose state is stored with each checkpoint, in one append."""
-
-    def __init__(
-        self,
-        store: EventStore[E],
-        definition: ViewProjection[S, E],
-        delivery: Delivery[E],
-    ) -> None:
-        self.state = definition.view.initial
-        self._evolve = definition.view.evolve
-        self._definition = definition
-        self._store = store
-        self._also = delivery.also
-        self._at = START  # where the stored checkpoint is
-        self._loaded = False
-        self._tried: int | None = None  # where it may be: the answer never came
-        kept = Checkpoints(self._load, self._save, store.checkpoints.delete)
-        self.subscription: Subscription[E] = subscribe(
-            store,
-            definition.name,
-            self._handle,
-            replace(delivery, checkpoints=kept, also=tuple),
-        )
-
-    async def _handle(self, recorded: Recorded[E]) -> None:
-        if not self._loaded:  # a re-drive: its effect could not be kept
-            raise SubscriptionStateError(
-                f"projection {self._definition.name!r} was not started: its state is "
-                "not loaded"
-            )
-        self.state = self._evolve(self.state, recorded)
-
-    async def _load(self, name: str) -> Checkpoint | None:
-        self._loaded = True
-        stored = await self._store.snapshots.load(name)
-        snapshot = restored(self._definition.keep, stored)
-        checkpoint = await self._store.checkpoints.load(name)
-        _check_live(checkpoint)
-        reached = START if checkpoint is None else checkpoint.position
-        if snapshot is not None and snapshot.version == reached:
-            self.state, self._at = snapshot.state, snapshot.version
-            return Checkpoint(name, snapshot.version)
-        # none, torn, of another schema, or half deleted: fold anew
-        if checkpoint is not None:
-            change = SaveCheckpoint(name, START, after=reached)
-            await self._store.checkpoints.save(change)
-        self.state, self._at = self._definition.view.initial, START
-        return None
-
-    async def _save(self, change: SaveCheckpoint) -> None:
-        """Save it from where it is known to be, in any case: a retired one stays so."""
-        keep, kept = self._definition.keep, self._store
-        if self._tried is not None:
-            found = await kept.checkpoints.load(change.name)
-            if found is not None and found.position == self._tried:
-                self._at = self._tried
-        self._tried = change.position
-        moved = SaveCheckpoint(change.name, change.position, after=self._at)
-        snapshot = Snapshot(keep.dump(self.state), change.position, keep.schema)
-        state = SaveSnapshot(change.name, snapshot)
-        await kept.append(also=(moved, state, *self._also()))
-        self._at, self._tried = change.position, None
-
-
-def _check_live(checkpoint: Checkpoint | None) -> None:
-    if checkpoint is not None and checkpoint.position == RETIRED:
-        raise ProjectionRetiredError(checkpoint.name)
-
-
 async def prepare(
     store: EventStore[E], definition: ProjectionDefinition[Any, E]
 ) -> None:
@@ -153,7 +74,7 @@ async def prepare(
     """
     name = definition.name
     checkpoint = await store.checkpoints.load(name)
-    _check_live(checkpoint)
+    check_live(checkpoint)
     if checkpoint is not None or not isinstance(definition, HandlerProjection):
         return
     async with store.transaction() as tx:
@@ -258,7 +179,7 @@ async def wait_for_checkpoint(
     async with asyncio.timeout(timeout.total_seconds()):
         while True:
             checkpoint = await store.checkpoints.load(name)
-            _check_live(checkpoint)
+            check_live(checkpoint)
             if checkpoint is not None and checkpoint.position >= position:
                 return
             await asyncio.sleep(poll.total_seconds())

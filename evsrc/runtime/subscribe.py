@@ -20,11 +20,12 @@ from .delivery import (
     AnyHandler,
     Batched,
     Delivery,
+    Folded,
     State,
     Transactional,
     after_page,
 )
-from .handling import InBatches, InParallel, OneByOne, Parts, Way
+from .handling import Folding, InBatches, InParallel, OneByOne, Parts, Way
 from .letters import Letters
 from .loop import Loop
 from .parking import Parking
@@ -340,6 +341,8 @@ def _way_of(
             return InTransactions(store, handle, parts)
         case Batched():
             return InBatches(handle, parts)
+        case Folded():
+            return Folding(handle, parts)
         case _ if delivery.max_streams > 1:
             return InParallel(handle, parts, delivery.max_streams)
         case _:
