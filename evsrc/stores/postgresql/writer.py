@@ -55,7 +55,8 @@ from .schema import Names
 T = TypeVar("T")
 
 _EXPECTED: Final = {Expect.ANY: -1, Expect.NO_STREAM: 0, Expect.STREAM_EXISTS: -2}
-_APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CHECKPOINT, _LEASE, _CONDITION = range(7)
+# the others tell by the change that they are about what was refused
+_APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CONDITION = 0, 1, 2, 3, 6
 _RACES: Final = 50
 _encode: Final = msgspec.json.Encoder().encode
 
