@@ -22,7 +22,11 @@ def known_version(version: object, newest: int, what: str) -> int:
     Raises:
         SchemaError: it is no version, or newer than *newest*.
     """
-    if not isinstance(version, int) or version > newest:
+    if not isinstance(version, int):
+        raise SchemaError(
+            f"{what} has no schema version, but {version!r}: it was not made by evsrc"
+        )
+    if version > newest:
         raise SchemaError(
             f"{what} has schema version {version}, this evsrc knows up to {newest}; "
             "upgrade evsrc-py"

@@ -111,6 +111,10 @@ LOSSY: Final = (
     "this role, or open the store with accept_loss=True"
 )
 _INCOMPLETE: Final = (SchemaError, "store {where} is not complete: {told}")
+_IN_THE_WAY: Final = (
+    SchemaError,
+    "store {where} needs a name that is taken: {told}; choose another schema or prefix",
+)
 _DAMAGED: Final = (CorruptionError, "{where} is damaged: {told}")
 _BUSY: Final = (StoreBusyError, "{where} is busy: {told}")
 _AWAY: Final = (StoreUnavailableError, "{where} cannot be reached: {told}")
@@ -130,6 +134,8 @@ _BY_STATE: Final[dict[str, tuple[type[StoreError], str]]] = {
     "42883": _INCOMPLETE,  # function
     "42703": _INCOMPLETE,  # column
     "3F000": _INCOMPLETE,  # schema
+    "42P07": _IN_THE_WAY,  # a table, a view, an index, a sequence
+    "42723": _IN_THE_WAY,  # a function
     "25006": (StoreUnavailableError, "{where} takes no writes: {told}"),
     "53100": (StoreFullError, "no space left at {where}: {told}"),
     "XX001": _DAMAGED,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
+from asyncpg import UndefinedColumnError, UndefinedFunctionError
+
 from ...core.errors import SchemaError
 from ..schemas import known_version, numbered
 
@@ -17,6 +19,7 @@ Ordering: TypeAlias = Literal["serial", "concurrent"]
 
 _IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 _OBJECT: Final = re.compile(r"@(@?)evsrc(_\w+)")
+_TABLE: Final = re.compile(r"CREATE TABLE @evsrc_(\w+)")
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _SQL: Final = Path(__file__).parent / "sql"
 _APPLIED: Final = "\nINSERT INTO @evsrc_schema (version) VALUES (%d);\n"
@@ -109,18 +112,29 @@ async def recognise(db: Connection[Any], names: Names) -> int:
         "JOIN pg_namespace AS n ON n.oid = c.relnamespace "
         "WHERE n.nspname = $1 AND c.relname = ANY ($2)",
         names.schema,
-        [f"{names.prefix}_schema", f"{names.prefix}_event"],
+        [f"{names.prefix}_{name}" for name in _tables()],
     )
-    there = {row["relname"] for row in found}
+    there = sorted(row["relname"] for row in found)
     if f"{names.prefix}_schema" not in there:
         if there:
+            bare = there[0].removeprefix(f"{names.prefix}_")
             raise SchemaError(
-                f"{names.qualified('event')} is there without {table}: it is not a "
+                f"{names.qualified(bare)} is there without {table}: it is not a "
                 "table of evsrc; choose another schema or prefix"
             )
         return 0
-    version = await db.fetchval(names.sql("schema_version"))
+    try:
+        version = await db.fetchval(names.sql("schema_version"))
+    except (UndefinedColumnError, UndefinedFunctionError) as error:
+        raise SchemaError(
+            f"{table} is not a table of evsrc ({error}); choose another schema or "
+            "prefix"
+        ) from error
     return known_version(version, max(migrations()), f"store {names}")
+
+
+def _tables() -> list[str]:
+    return [name for script in migrations().values() for name in _TABLE.findall(script)]
 
 
 async def migrate(db: Connection[Any], names: Names, ordering: Ordering) -> None:
