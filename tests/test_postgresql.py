@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -889,3 +890,78 @@ async def test_a_refused_append_is_not_noticed(
         assert isinstance(await put(1), Appended)
         await asyncio.wait_for(told.get(), 5)
     await db.close()
+
+
+# Transactions that append plainly and under a condition.
+
+
+FACTS = Query.of(types=["fact"])
+UNMET = AppendCondition(Query.of(types=["note"]))  # there are no notes
+
+
+@pytest.mark.parametrize("whose", ["store", "caller"])
+async def test_two_that_append_plainly_then_under_a_condition_do_not_hang(
+    evsrc_postgres_database: str, whose: str
+) -> None:
+    """Each waits for the other to end: one is refused, wholly; the other commits."""
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, ordering="concurrent"
+    ) as store:
+        met = asyncio.Barrier(2)
+
+        async def both(n: int) -> Any:
+            async with begun(store, evsrc_postgres_database, whose) as append:
+                await append(write(n, stream=StreamName("plain", str(n))))
+                await met.wait()
+                checked = write(n, stream=StreamName("checked", str(n)), expected=UNMET)
+                return await append(checked)
+
+        async with asyncio.timeout(60):
+            outcomes = await asyncio.gather(both(1), both(2), return_exceptions=True)
+        refused = [o for o in outcomes if isinstance(o, StoreBusyError)]
+        assert len(refused) == 1, outcomes
+        assert "deadlock" in str(refused[0])
+        (winner,) = [n for n, o in enumerate(outcomes, 1) if isinstance(o, Appended)]
+        page = await store.read_all()
+        assert [(r.stream.category, r.event.n) for r in page.events] == [
+            ("plain", winner),
+            ("checked", winner),
+        ]
+        assert page.head == await store.head()
+        assert await store.verify() == ()
+
+
+async def test_two_that_append_under_a_condition_first_wait_for_each_other(
+    evsrc_postgres_database: str,
+) -> None:
+    """In that order nobody is refused: the second begins when the first has ended."""
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, ordering="concurrent"
+    ) as store:
+
+        async def both(n: int) -> Any:
+            async with store.transaction() as tx:
+                checked = write(n, stream=StreamName("checked", str(n)), expected=UNMET)
+                first = await tx.append(checked)
+                await tx.append(write(n, stream=StreamName("plain", str(n))))
+                return first
+
+        async with asyncio.timeout(60):
+            outcomes = await asyncio.gather(*map(both, range(20)))
+        assert all(isinstance(outcome, Appended) for outcome in outcomes)
+        assert len((await store.read_all(FACTS)).events) == 40
+
+
+@asynccontextmanager
+async def begun(store: Any, dsn: str, whose: str) -> AsyncIterator[Any]:
+    """Open a transaction of the store's, or one that the caller began by himself."""
+    if whose == "store":
+        async with store.transaction() as tx:
+            yield tx.append
+        return
+    db = await asyncpg.connect(dsn)
+    try:
+        async with db.transaction():
+            yield store.within(db).append
+    finally:
+        await db.close()
