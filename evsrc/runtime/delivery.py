@@ -101,6 +101,9 @@ class Transactional(Generic[E]):
     apply: Callable[[Transaction[E], Sequence[Recorded[E]]], Awaitable[None]]
 
 
+AnyHandler: TypeAlias = Handler[E] | Batched[E] | Transactional[E]
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Folded(Generic[E]):
@@ -117,9 +120,6 @@ class Folded(Generic[E]):
     handle: Handler[E]
     again: Callable[[Recorded[E], Sequence[Also]], Awaitable[Exception | None]]
     settle: Callable[[], Awaitable[None]]
-
-
-AnyHandler: TypeAlias = Handler[E] | Batched[E] | Transactional[E] | Folded[E]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from ..ports import (
 )
 from .delivery import Delivery, Folded
 from .projection import ViewProjection
-from .subscribe import Subscription, subscribe
+from .subscribe import Subscription
 
 S = TypeVar("S")
 
@@ -45,7 +45,7 @@ class KeptView(Generic[S, E]):
         self._tried: Snapshot[bytes] | None = None  # it may be stored, or not
         self._parked: tuple[S] | None = None  # the state, if that is stored
         kept = Checkpoints(self._load, self._save, store.checkpoints.delete)
-        self.subscription: Subscription[E] = subscribe(
+        self.subscription = Subscription[E](
             store,
             definition.name,
             Folded(self._handle, self._again, self._settle),
@@ -113,11 +113,11 @@ class KeptView(Generic[S, E]):
 
     async def _settle(self) -> None:
         """Find out what became of an append whose answer never came."""
-        if self._tried is None:
+        tried = self._tried
+        if tried is None:
             return
-        stored = await self._store.snapshots.load(self._definition.name)
-        if stored == self._tried:
-            self._at = stored.version
+        if await self._store.snapshots.load(self._definition.name) == tried:
+            self._at = tried.version
             if self._parked is not None:
                 (self.state,) = self._parked
         self._tried = self._parked = None

@@ -50,7 +50,7 @@ class Subscription(Generic[E]):
         self,
         store: EventStore[E],
         name: str,
-        handle: AnyHandler[E],
+        handle: AnyHandler[E] | Folded[E],
         delivery: Delivery[E],
     ) -> None:
         self.name = name
@@ -323,7 +323,10 @@ class Subscription(Generic[E]):
 
 
 def _way_of(
-    store: EventStore[E], handle: AnyHandler[E], delivery: Delivery[E], parts: Parts[E]
+    store: EventStore[E],
+    handle: AnyHandler[E] | Folded[E],
+    delivery: Delivery[E],
+    parts: Parts[E],
 ) -> Way[E]:
     """Choose how events are handled; refuse what does not go together."""
     if isinstance(handle, (Batched, Transactional)) and delivery.max_streams > 1:
