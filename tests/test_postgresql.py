@@ -225,7 +225,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("what", FOREIGN)
-async def test_what_has_our_names_is_refused_unchanged(
+async def test_what_is_not_ours_is_refused_unchanged(
     evsrc_postgres_database: str, db: asyncpg.Connection[Any], what: str
 ) -> None:
     """Foreign tables, views, indexes and functions are named, and stay as they are."""
