@@ -43,6 +43,19 @@ from tests.guarantees.workload import Store, everything, facts
 CANARY = "c4n4ry-p4ssw0rd"
 STREAM = StreamName("trouble", "x")
 IMPATIENT = timedelta(seconds=0.1)
+AUTHORITY = """\
+-----BEGIN CERTIFICATE-----
+MIIBgzCCASmgAwIBAgIUcUZWihTrhhpk5s6Q41TkTNF3yUswCgYIKoZIzj0EAwIw
+FjEUMBIGA1UEAwwLZXZzcmMgdGVzdHMwIBcNMjYxMTI0MTQ0MzUxWhgPMjEyNjEw
+MzExNDQzNTFaMBYxFDASBgNVBAMMC2V2c3JjIHRlc3RzMFkwEwYHKoZIzj0CAQYI
+KoZIzj0DAQcDQgAExcdTEsCYjvgex72GwcuK6WD9qtoMEWbM8SpAw2Ix2tViMnqZ
+aDxOC8oetXrNcnS4tdBdzqVt80cCNCaMw+bViaNTMFEwHQYDVR0OBBYEFCnNubpX
+fmpNlpXV5ms0yvMf+m+OMB8GA1UdIwQYMBaAFCnNubpXfmpNlpXV5ms0yvMf+m+O
+MA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIgWcBwQHvSffJb8wKd
+YrDjr73S/lPHVr+vUPXga5woPyMCIQCYWFUz/kB231cONUS8VWRnzW1tSb9ed8tr
+AW3MGcbXDg==
+-----END CERTIFICATE-----
+"""
 
 
 async def open_store(source: Any, **options: Any) -> Store:
@@ -157,6 +170,27 @@ async def test_a7_a_dsn_that_is_wrong_is_not_quoted(url: str) -> None:
     """Whatever is wrong with a DSN, its password is not in the message."""
     async with refused(StoreUnavailableError, "cannot be"):
         await open_store(url.format(CANARY))
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("sslmode=require", "127.0.0.1:.*rejected SSL upgrade"),
+        ("sslmode=verify-full&sslrootcert={ca}", "127.0.0.1:.*rejected SSL upgrade"),
+        ("sslmode=verify-full&sslrootcert=no.pem", "sslrootcert 'no.pem' is no file"),
+        ("sslmode=verify-full", 'root certificate file ".*root.crt" does not exist'),
+    ],
+    ids=["require", "verify-full", "no file", "no authority"],
+)
+async def test_a7_tls_that_was_asked_for_is_not_done_without(
+    role: Role, tmp_path: Path, monkeypatch: Any, asked: str, told: str
+) -> None:
+    """A server without TLS, or nobody to vouch for it: no password goes there."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # where the driver looks for root.crt
+    ca = tmp_path / "ca.pem"
+    ca.write_text(AUTHORITY)
+    async with refused(StoreUnavailableError, told):
+        await open_store(f"{role.url}?{asked.format(ca=ca)}")
 
 
 async def test_a7_a_role_without_rights(role: Role) -> None:

@@ -14,7 +14,9 @@ from contextlib import (
     asynccontextmanager,
     suppress,
 )
+from pathlib import Path
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
+from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 
@@ -25,6 +27,7 @@ T = TypeVar("T")
 Db: TypeAlias = Any
 """An asyncpg connection, of a pool or not."""
 
+_FILES: Final = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _LAST_MOMENT: Final = 2.0
@@ -123,6 +126,16 @@ class Again:
         return True
 
 
+def _check_files(dsn: str) -> None:
+    """Name a file of TLS that is not there; the driver would not, nor give up."""
+    with suppress(ValueError):  # the driver says what is wrong with it
+        for key, path in parse_qsl(urlsplit(dsn).query):
+            if key in _FILES and not Path(path).is_file():
+                raise StoreUnavailableError(
+                    f"the DSN cannot be used: {key} {path!r} is no file"
+                )
+
+
 async def open_pool(
     dsn: str, most: int, seconds: tuple[float, float], options: Mapping[str, Any]
 ) -> asyncpg.Pool[Any]:
@@ -130,6 +143,7 @@ async def open_pool(
 
     async def leave_alone(_: object) -> None: ...
 
+    _check_files(dsn)
     timeout, patience = seconds
     again = Again(patience)
     while True:
@@ -144,7 +158,8 @@ async def open_pool(
         try:
             return await pool
         except asyncpg.ClientConfigurationError as error:
-            raise StoreUnavailableError(f"the DSN cannot be used: {error}") from None
+            told = str(error).splitlines()[0]
+            raise StoreUnavailableError(f"the DSN cannot be used: {told}") from None
         except ValueError:
             # its message may quote what follows a / or # in the password
             raise StoreUnavailableError(
