@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import aiosqlite
 import pytest
 
 from evsrc import (
@@ -18,6 +19,7 @@ from evsrc import (
     InMemoryDLQRepository,
     InMemoryEventBus,
     InMemoryEventStore,
+    SQLiteCheckpointRepository,
     SQLiteEventStore,
     StoreUnavailableError,
     SubscriptionError,
@@ -60,7 +62,7 @@ from evsrc.subscriptions import (
     matches_event_type,
     supports_batch_handling,
 )
-from tests.facade_domain import Closed, Opened, Paid, opened, paid
+from tests.facade_domain import REGISTRY, Closed, Opened, Paid, opened, paid
 from tests.guarantees.test_poison import until
 from tests.test_facade_delivery import QUICK, Recorder, World, world
 
@@ -407,6 +409,120 @@ async def test_a_checkpoint_that_cannot_be_noted_repeats_nothing(
     await sums.handle(paid(uuid4(), 5))
     assert sums.sum == 5
     assert "not noted" in caplog.text
+
+
+class Away(InMemoryCheckpointRepository):
+    """Positions whose database is away until it is said to be back."""
+
+    away = True
+
+    async def get_position(self, subscription_id: str) -> int | None:
+        self.check()
+        return await super().get_position(subscription_id)
+
+    async def save_position(self, *position: Any) -> None:
+        self.check()
+        await super().save_position(*position)
+
+    def check(self) -> None:
+        if self.away:
+            raise ConnectionRefusedError
+
+
+@pytest.mark.parametrize("world", ["memory"], indirect=True)
+async def test_checkpoints_that_are_away_are_waited_for(world: World) -> None:
+    """Before the start and later: each event is handled once, nothing is put aside."""
+    await world.account(1, 2, 3)
+    dlq, positions, recorder = InMemoryDLQRepository(), Away(), Poisoned()
+    world.checkpoints = positions
+    manager = world.manager(dlq_repo=dlq)
+    config = SubscriptionConfig(
+        batch_size=2, checkpoint_strategy=CheckpointStrategy.EVERY_EVENT, **QUICK
+    )
+    subscription = await manager.subscribe(recorder, config, "s")
+    async with manager:
+        assert isinstance(subscription.last_error, StoreUnavailableError)
+        assert recorder.handled == []
+        positions.away = False
+        await subscription.caught_up()
+        positions.away = True
+        await world.account(4, 5)
+        await subscription.caught_up()
+        assert subscription.state is SubscriptionState.LIVE
+        assert not subscription.core.healthy, "its checkpoint is not saved"
+        positions.away = False
+        await world.account(6)
+        await until(lambda: subscription.core.healthy)
+        await subscription.caught_up()
+    assert recorder.handled == [1, 2, 3, 4, 5, 6]
+    assert await dlq.get_failed_events("s", None) == []
+    assert await positions.get_position("s") == await world.store.get_global_position()
+
+
+async def test_checkpoints_in_a_busy_file_are_waited_for(tmp_path: Path) -> None:
+    """Somebody else writes to the file that they are in: no event is handled twice."""
+    path, recorder, id = tmp_path / "app.db", Poisoned(), uuid4()
+    async with (
+        InMemoryEventStore(event_registry=REGISTRY) as store,
+        aiosqlite.connect(path, timeout=0) as connection,
+        aiosqlite.connect(path) as other,
+    ):
+        positions = SQLiteCheckpointRepository(connection)
+        manager = SubscriptionManager(store, InMemoryEventBus(), positions)
+        subscription = await manager.subscribe(
+            recorder, SubscriptionConfig(**QUICK), "s"
+        )
+        async with manager:
+            await other.execute("BEGIN IMMEDIATE")
+            events = [opened(id), paid(id, 1, 2), paid(id, 2, 3)]
+            await store.append_events(id, "Account", events, 0)
+            await subscription.caught_up()
+            await until(lambda: not subscription.core.healthy)  # it is not saved
+            await other.rollback()
+        assert recorder.handled == [1, 2]
+        assert await positions.get_position("s") == 3
+
+
+async def test_dead_letters_that_are_away_are_waited_for(world: World) -> None:
+    """The event that is to be put aside is neither passed nor handled again."""
+    tries = 0
+
+    class Gone(InMemoryDLQRepository):
+        async def add_failed_event(self, *event: Any, **more: Any) -> None:
+            nonlocal tries
+            tries += 1
+            if tries < 4:
+                raise ConnectionResetError
+            await super().add_failed_event(*event, **more)
+
+    await world.account(1, 13, 2)
+    dlq, poisoned = Gone(), Poisoned(13)
+    manager = world.manager(dlq_repo=dlq)
+    config = SubscriptionConfig(max_retries=0, **QUICK)
+    subscription = await manager.subscribe(poisoned, config, "s")
+    async with manager:
+        await subscription.caught_up()
+    assert tries == 4
+    assert poisoned.tried == [1, 13, 2]
+    assert len(await dlq.get_failed_events("s")) == 1
+    assert subscription.events_dlq == 1
+
+
+async def test_a_mistake_in_a_repository_is_no_outage(world: World) -> None:
+    """It stops the subscription, with the error, rather than be waited for."""
+
+    class Wrong(InMemoryCheckpointRepository):
+        async def save_position(self, *_: Any) -> None:
+            raise TypeError("a mistake")
+
+    await world.account(1)
+    world.checkpoints, recorder = Wrong(), Poisoned()
+    manager = world.manager()
+    subscription = await manager.subscribe(recorder, SubscriptionConfig(**QUICK), "s")
+    async with manager:
+        await asyncio.wait_for(subscription.core.join(), 20)
+    assert isinstance(subscription.last_error, TypeError)
+    assert recorder.handled == [1]
 
 
 async def test_a_tracking_projection_tells_its_progress() -> None:

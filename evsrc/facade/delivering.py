@@ -30,6 +30,7 @@ from .filters import EventFilter
 from .retrying import ExponentialBackoffRetryPolicy, RetryPolicy, failure_policy
 from .subscribers import HandlesBatches
 from .subscription import Subscription
+from .tables import outages
 
 
 class DeadLetters(Protocol):
@@ -128,9 +129,10 @@ class Delivering:
 
     def _park(self, subscription: Subscription) -> ParkEvent[DomainEvent]:
         async def park(parked: Parked[DomainEvent]) -> None:
-            await self.put_aside(
-                subscription, parked.recorded, parked.error, parked.attempts - 1
-            )
+            with outages():
+                await self.put_aside(
+                    subscription, parked.recorded, parked.error, parked.attempts - 1
+                )
             subscription.error_stats.dlq_count += 1
 
         return park
@@ -161,16 +163,18 @@ class Delivering:
         repository = self._checkpoints
 
         async def load(name: str) -> Checkpoint | None:
-            position = await repository.get_position(name)
+            with outages():
+                position = await repository.get_position(name)
             return None if position is None else Checkpoint(name, position)
 
         async def save(change: SaveCheckpoint) -> None:
             last = subscription.last  # there is one: nothing else is noted
             if last is not None:
                 event = last.event
-                await repository.save_position(
-                    change.name, change.position, event.event_id, event.event_type
-                )
+                with outages():
+                    await repository.save_position(
+                        change.name, change.position, event.event_id, event.event_type
+                    )
 
         return Checkpoints(load, save, repository.reset_checkpoint)
 

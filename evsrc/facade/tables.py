@@ -6,11 +6,17 @@ values; what runs a statement is a function.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+
+from ..core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     import aiosqlite
+
+
+_BUSY: Final = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 
 
 class Rows(NamedTuple):
@@ -22,6 +28,24 @@ class Rows(NamedTuple):
 
 Execute: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[Rows]]
 """Runs one statement with its values, whole or not at all."""
+
+
+@contextmanager
+def outages() -> Iterator[None]:
+    """Tell by the core's error, which waits, that a repository's database is away.
+
+    Whatever else it raises is no outage.
+    """
+    try:
+        yield
+    except Exception as error:
+        busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+        gone = bool(getattr(error, "connection_invalidated", False))
+        if not (busy or gone or isinstance(error, OSError)):
+            raise
+        raise StoreUnavailableError(
+            f"the database of a repository is away: {type(error).__name__}"
+        ) from error
 
 
 def on_connection(connection: aiosqlite.Connection, create: str) -> Execute:

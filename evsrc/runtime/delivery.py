@@ -136,7 +136,8 @@ class Delivery(Generic[E]):
             then stops.
         park: puts an event aside, durably, in a place of yours. By default it becomes
             a dead letter of the store, in one transaction with the checkpoint (if that
-            is the store's own).
+            is the store's own). A StoreUnavailableError or StoreBusyError that it
+            raises is waited out, so that the same event may be given to it again.
         hold_streams: park every later event of a stream behind its parked one, without
             handling it, until all of them were re-driven or discarded; False: the
             stream goes on without its parked events.

@@ -51,9 +51,10 @@ class Parking(Generic[E]):
         Raises:
             LeftError: told to do something else while the store could not.
         """
-        run = self._run
-        if self._elsewhere is not None:
-            await self._elsewhere(Parked(run.name, recorded, error, attempts))
+        run, park = self._run, self._elsewhere
+        if park is not None:
+            parked = Parked(run.name, recorded, error, attempts)
+            await run.patiently(lambda: park(parked))
             run.parked += 1
         else:
             letter = await run.patiently(
