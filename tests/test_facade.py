@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from evsrc import (
     AggregateIdMismatchError,
@@ -614,6 +615,59 @@ async def test_events_of_an_aggregate_are_read(store: EventStore) -> None:
     assert (await store.get_events(id)).aggregate_type == "Account"
     assert (await store.get_events(uuid4())).is_empty
     assert await store.get_stream_version(id, "Account") == 5
+
+
+async def test_times_are_compared_whatever_their_zone(store: EventStore) -> None:
+    """Events of several zones, asked for in others: what counts is the moment."""
+    noon, id = datetime(2024, 1, 1, 12, tzinfo=UTC), uuid4()
+    east, west = timezone(timedelta(hours=9)), timezone(timedelta(hours=-11))
+
+    def at(hour: int, zone: timezone) -> datetime:
+        return (noon + timedelta(hours=hour)).astimezone(zone)
+
+    zones = [UTC, east, west, UTC]
+    events = [
+        replace(paid(id, n), occurred_at=at(n, zone)) for n, zone in enumerate(zones)
+    ]
+    await store.append_events(id, "Account", events, 0)
+    for zone in (UTC, east, west):
+        found = await store.get_events(
+            id, "Account", from_timestamp=at(1, zone), to_timestamp=at(2, zone)
+        )
+        assert [event.amount for event in found.events] == [1, 2]  # type: ignore[attr-defined]
+        assert [event.occurred_at for event in found.events] == [at(1, UTC), at(2, UTC)]
+
+
+async def test_what_is_read_is_what_the_class_declares(store: EventStore) -> None:
+    """A text that looks like an id stays a text; a subclass changes nothing above it."""
+
+    class Billed(DomainEvent):
+        aggregate_type: str = "Account"
+        invoice_id: str
+        paid_by: UUID
+
+    class BilledTwice(Billed):
+        other_id: str = "2024-01-01T00:00:00Z"
+
+    registry = store.event_registry
+    registry.register(Billed)
+    registry.register(BilledTwice)
+    try:
+        id, payer = uuid4(), uuid4()
+        given: dict[str, Any] = {"invoice_id": str(payer), "paid_by": payer}
+        events = [
+            cls(aggregate_id=id, **given) for cls in (Billed, BilledTwice, Billed)
+        ]
+        await store.append_events(id, "Account", events, 0)
+        read = (await store.get_events(id, "Account")).events
+    finally:
+        registry.unregister("Billed")
+        registry.unregister("BilledTwice")
+    assert [type(event) for event in read] == [Billed, BilledTwice, Billed]
+    assert [event.event_type for event in read] == ["Billed", "BilledTwice", "Billed"]
+    for event in read:
+        assert (event.invoice_id, event.paid_by) == (str(payer), payer)  # type: ignore[attr-defined]
+    assert read[1].other_id == "2024-01-01T00:00:00Z"  # type: ignore[attr-defined]
 
 
 async def test_unregistered_types_are_shown(tmp_path: Path) -> None:

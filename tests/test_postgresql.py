@@ -51,6 +51,7 @@ from evsrc.stores.postgresql.schema import Names, Ordering
 from evsrc.testing import CODEC, Fact, Note, Tagged, start_postgres, store_checks
 from evsrc.testing.servers import PostgresServer
 from tests.facade_domain import REGISTRY, opened
+from tests.guarantees.test_poison import until
 
 Store = EventStore[Any]
 STREAM = StreamName("thing", "1")
@@ -965,3 +966,27 @@ async def begun(store: Any, dsn: str, whose: str) -> AsyncIterator[Any]:
             yield store.within(db).append
     finally:
         await db.close()
+
+
+async def test_what_was_held_back_is_delivered_without_another_append(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """An open append holds a live reader back; its commit, of which nobody is told, frees it."""
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, ordering="concurrent"
+    ) as store:
+        seen: list[int] = []
+
+        async def handle(recorded: Any) -> None:
+            seen.append(recorded.event.n)
+
+        async with subscribe(store, "live", handle) as subscription:
+            transaction = db.transaction()
+            await transaction.start()
+            await store.within(db).append(write(1, stream=StreamName("open", "1")))
+            await store.append(write(2, stream=StreamName("free", "1")))
+            await subscription.caught_up()
+            assert seen == []
+            await transaction.commit()
+            await until(lambda: len(seen) == 2)
+        assert seen == [1, 2]

@@ -402,7 +402,12 @@ class EventStore(ABC):
 
 
 class InMemoryEventStore(EventStore):
-    """Events in memory, as long as the process lives; for tests and prototypes."""
+    """Events in memory, as long as the process lives; for tests and prototypes.
+
+    It keeps the events themselves, and gives them out again. They are frozen; a dict or
+    a list inside of one is not, and whoever changes that changes what is recorded here.
+    (The other stores keep bytes.) Use tuples, and `with_metadata`.
+    """
 
     def __init__(self, *, event_registry: EventRegistry | None = None) -> None:
         super().__init__(event_registry)
