@@ -17,7 +17,7 @@ from typing import Any
 
 from evsrc import Delivery, HandlerProjection, project, rebuild
 from evsrc.stores.sqlite import sqlite_store
-from evsrc.testing import CODEC
+from evsrc.testing import CODEC, intercepted
 from tests.projections import Store, sums_table
 
 
@@ -79,10 +79,30 @@ async def build(store: Store, last: str) -> None:
     say("swapped")
 
 
+async def redrive(store: Store, last: str) -> None:
+    """Handle the one parked event again."""
+    updates = 0
+
+    async def tell(_: str, call: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        if updates == 2:  # the first one took the letter
+            say("committed")
+            if last == "committed":
+                await asyncio.Event().wait()
+        return await call()
+
+    watched = intercepted(store, tell, ports=["dead_letters.update"])
+    definition = told(sums_table(), last)
+    letters = project(watched, definition).subscription.dead_letters
+    (letter,) = await letters.list()
+    await letters.redrive(letter, lease=timedelta(milliseconds=500))
+
+
 async def main(mode: str, database: str, last: str = "") -> None:
     logging.disable()
     async with await opened(database) as store:
-        await {"work": work, "build": build}[mode](store, last)
+        await {"work": work, "build": build, "redrive": redrive}[mode](store, last)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,12 @@ from evsrc import (
     RETIRED,
     Delivery,
     HandlerProjection,
+    Park,
     ProjectionDefinition,
     RebuildProgress,
+    Redriven,
     SQLiteConnection,
+    SubscriptionStateError,
     ViewProjection,
     cancel_rebuild,
     load_view,
@@ -38,6 +41,7 @@ from evsrc.stores.postgresql import postgresql_store
 from evsrc.stores.sqlite import sqlite_store
 from evsrc.testing import CODEC
 from evsrc.testing.databases import fresh_database
+from tests.guarantees.test_poison import tried
 from tests.projections import (
     FACTS,
     Store,
@@ -127,6 +131,43 @@ async def check_exact(store: Store, up_to: int | None = None) -> int:
     wanted = [p for p in positions if up_to is None or p <= up_to]
     assert [row[0] for row in rows] == wanted
     return len(rows)
+
+
+def picky(bad: int) -> HandlerProjection[Any]:
+    """Keep the table, but not of this fact."""
+    definition = sums_table()
+
+    async def handle(tx: Any, events: Sequence[Any]) -> None:
+        if any(recorded.event.n == bad for recorded in events):
+            raise ValueError(bad)
+        await definition.handle(tx, events)
+
+    return replace(definition, handle=handle)
+
+
+@pytest.mark.parametrize("step", ["handle", "handle done", "committed"])
+async def test_s2_a_redrive_killed_at_each_step_is_done_once(
+    database: str, step: str
+) -> None:
+    """The same call does it again as soon as the dead one's lease is over, or never."""
+    async with await opened(database) as store:
+        await fill(store, 30)
+        parking: Delivery[Any] = Delivery(on_failure=lambda _: Park())
+        async with project(store, picky(13), parking) as projection:
+            await projection.subscription.caught_up()
+        said = await Worker("redrive", database, step).killed_when(
+            lambda said: step in said
+        )
+        assert said[-1] == step
+        letters = project(store, sums_table()).subscription.dead_letters
+        (letter,) = await letters.list()
+        if step == "committed":
+            with pytest.raises(SubscriptionStateError, match="resolved"):
+                await letters.redrive(letter)
+        else:
+            assert letter.status == "retrying"
+            assert await tried(lambda: letters.redrive(letter)) == Redriven(1)
+        assert await check_exact(store) == 30
 
 
 @pytest.mark.parametrize(
