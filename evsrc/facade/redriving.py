@@ -39,12 +39,15 @@ async def redrive(
     async with taken(record.leases, subscription.name, recorded.id) as fence:
         entry = await _take(dlq_id, letters)
         also = await _also(subscription, entry, fence)
-        if also is None or await _tried(
-            delivering, subscription, recorded, entry.retry_count, record, also
-        ):
-            by = f"re-drive of {subscription.name}"
-            return await letters.mark_resolved(dlq_id, by)
-    return False
+        if also is not None:
+            error = await _tried(delivering, subscription, recorded, entry, also)
+            if error is not None:
+                await record.append(also=(fence,))  # or somebody else may have done it
+                await delivering.put_aside(
+                    subscription, recorded, error, entry.retry_count + 1
+                )
+                return False
+        return await letters.mark_resolved(dlq_id, f"re-drive of {subscription.name}")
 
 
 async def _entry(dlq_id: int, letters: DLQRepository) -> DLQEntry:
@@ -87,22 +90,17 @@ async def _tried(
     delivering: Delivering,
     subscription: Subscription,
     recorded: Recorded[DomainEvent],
-    retries: int,
-    record: Record[DomainEvent],
+    entry: DLQEntry,
     also: tuple[Also, ...],
-) -> bool:
-    """Handle the event; put it back if that fails, unless it may be done."""
+) -> Exception | None:
+    """Handle the event; give the handler's error, or None."""
     try:
-        error = await subscription.core.handle_again(recorded, also)
+        return await subscription.core.handle_again(recorded, also)
     except _MAY_BE_DONE:
         raise
     except Exception as unknown:  # it is not known to be handled: give it back
-        await delivering.put_aside(subscription, recorded, unknown, retries)
+        await delivering.put_aside(subscription, recorded, unknown, entry.retry_count)
         raise
-    if error is not None:
-        await record.append(also=[each for each in also if isinstance(each, Fence)])
-        await delivering.put_aside(subscription, recorded, error, retries + 1)
-    return error is None
 
 
 async def _found(
