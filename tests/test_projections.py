@@ -575,6 +575,37 @@ async def test_a_letter_of_a_view_that_was_not_started_stays(store: Store) -> No
     assert await built(store, definition) == await folded(store) == {"a": 111}
 
 
+@pytest.mark.parametrize(
+    "evsrc_back_end", ["sqlite", "postgresql"], indirect=["evsrc_back_end"]
+)
+async def test_a_letter_of_tables_that_are_not_there_stays(store: Store) -> None:
+    """A projection that was never started, was reset, or was replaced, gets no event."""
+    definition = sums_table()
+
+    async def fail(*_: Any) -> None:
+        raise ValueError("no")
+
+    broken = replace(definition, handle=fail)
+    parking: Delivery[Any] = Delivery(on_failure=lambda _: Park())
+    await store.append(write("a", 1))
+    async with project(store, broken, parking) as projection:
+        await projection.subscription.caught_up(SOON)
+    letters = project(store, definition).subscription.dead_letters
+    (letter,) = await letters.list()
+    await rebuild(store, new("table"), replaces="sums@1")
+    with pytest.raises(ProjectionRetiredError, match="'sums@1'"):
+        await letters.redrive(letter)
+    assert await letters.list() == (letter,)
+    assert await sums_in(store) == {"a": 1}
+    await store.checkpoints.delete("sums@1")
+    with pytest.raises(
+        SubscriptionStateError, match="at 0, so the event at 1 is still"
+    ):
+        await letters.redrive(letter)
+    assert await letters.list() == (letter,)
+    assert await sums_in(store) == {"a": 1}
+
+
 @pytest.mark.parametrize("landed", [True, False], ids=["landed", "lost"])
 @pytest.mark.parametrize("again", [True, False], ids=["running", "started again"])
 async def test_a_view_takes_in_a_parked_event_once(

@@ -9,11 +9,13 @@ from ..core.errors import (
     CheckpointError,
     CorruptionError,
     LeaseLostError,
+    ProjectionRetiredError,
     SchemaError,
     StoreClosedError,
+    SubscriptionStateError,
 )
 from ..core.event import E, Recorded
-from ..ports import Also, EventStore
+from ..ports import RETIRED, START, Also, EventStore
 from .delivery import Batched, Transactional
 from .handling import InBatches, Parts
 from .run import PASSING
@@ -97,5 +99,21 @@ class InTransactions(InBatches[E]):
     async def again(
         self, recorded: Recorded[E], also: Sequence[Also]
     ) -> Exception | None:
-        """Handle an event that was parked, and write *also* with it."""
+        """Handle an event that was parked, and write *also* with it.
+
+        Raises:
+            SubscriptionStateError: it is still to be delivered: it would be done twice.
+            ProjectionRetiredError: a rebuild has replaced what it would be done to.
+        """
+        name = self._parts.run.name
+        checkpoint = await self._store.checkpoints.load(name)
+        if checkpoint is not None and checkpoint.position == RETIRED:
+            raise ProjectionRetiredError(name)
+        reached = START if checkpoint is None else checkpoint.position
+        if reached < recorded.position:
+            raise SubscriptionStateError(
+                f"subscription {name!r} was not started, or starts anew: its "
+                f"checkpoint is at {reached}, so the event at {recorded.position} is "
+                "still to be delivered"
+            )
         return await self._once((recorded,), (*also, *self._parts.saver.also()))
