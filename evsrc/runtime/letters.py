@@ -132,6 +132,7 @@ class Letters(Generic[E]):
             SubscriptionError: there is no such letter, or the log has no such event.
             LeaseLostError: this process stood still for longer than its lease, and
                 somebody else tries it; a `Transactional` handler's work is undone.
+            ValueError: *lease* is not longer than nothing.
         """
         return await self._between(lambda: self._redrive(letter, lease))
 

@@ -31,7 +31,10 @@ async def taken(
 
     Raises:
         SubscriptionStateError: somebody else has it.
+        ValueError: *ttl* is no time.
     """
+    if ttl <= timedelta(0):
+        raise ValueError(f"a lease lasts for some time, not for {ttl!r}")
     name = f"{subscription}#letter/{event_id}"
     lease = await leases.acquire(name, str(new_id()), ttl)
     if lease is None:

@@ -459,6 +459,8 @@ async def test_a_long_redrive_keeps_its_lease(store: Store) -> None:
         await subscription.caught_up(SOON)
     handler.poison.clear()
     (letter,) = await subscription.dead_letters.list()
+    with pytest.raises(ValueError, match="lasts for some time"):
+        await subscription.dead_letters.redrive(letter, lease=timedelta(0))
     short = timedelta(milliseconds=300)
     redriving = asyncio.create_task(
         subscription.dead_letters.redrive(letter, lease=short)
