@@ -6,7 +6,7 @@ values; what runs a statement is a function.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
@@ -31,7 +31,7 @@ Execute: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[Rows]]
 
 
 @contextmanager
-def outages() -> Iterator[None]:
+def outages() -> Generator[None]:
     """Tell by the core's error, which waits, that a repository's database is away.
 
     Whatever else it raises is no outage.
