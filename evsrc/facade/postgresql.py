@@ -13,8 +13,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..ports import EventStore as Record
+from .checkpoints import CREATE as _CHECKPOINTS
 from .checkpoints import SQLCheckpointRepository
 from .codec import domain_codec
+from .dlq import CREATE as _LETTERS
 from .dlq import SQLDLQRepository
 from .events import DomainEvent, EventRegistry
 from .snapshots import CREATE as _SNAPSHOTS
@@ -26,34 +28,8 @@ if TYPE_CHECKING:
     from ..stores.postgresql.store import PostgreSQLStore, Source
 
 _NAMED: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
+_IDENTITY: Final = ("INTEGER PRIMARY KEY AUTOINCREMENT", "BIGSERIAL PRIMARY KEY")
 _MAKING: Final = 7703  # the class of the advisory lock that making a table takes
-
-_CHECKPOINTS: Final = """
-CREATE TABLE IF NOT EXISTS evsrc_projection_checkpoint (
-  name             text COLLATE "C" PRIMARY KEY,
-  last_event_id    text,
-  last_event_type  text,
-  processed_at     bigint,
-  events_processed bigint NOT NULL,
-  position         bigint
-)"""
-_FAILURES: Final = """
-CREATE TABLE IF NOT EXISTS evsrc_projection_failure (
-  id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  event_id         text   NOT NULL,
-  projection_name  text   COLLATE "C" NOT NULL,
-  event_type       text   NOT NULL,
-  event_data       text   NOT NULL,
-  error_message    text   NOT NULL,
-  error_stacktrace text,
-  retry_count      bigint NOT NULL,
-  first_failed_at  bigint NOT NULL,
-  last_failed_at   bigint NOT NULL,
-  status           text   NOT NULL,
-  resolved_at      bigint,
-  resolved_by      text,
-  UNIQUE (event_id, projection_name)
-)"""
 
 
 class PostgreSQLEventStore(EventStore):
@@ -150,7 +126,7 @@ class PostgreSQLDLQRepository(SQLDLQRepository):
     """
 
     def __init__(self, conn: Any) -> None:
-        super().__init__(_on_sqlalchemy(conn, _FAILURES))
+        super().__init__(_on_sqlalchemy(conn, _LETTERS))
 
 
 class PostgreSQLSnapshotStore(SQLSnapshotStore):
@@ -167,10 +143,7 @@ class PostgreSQLSnapshotStore(SQLSnapshotStore):
                 yield await session.connection()
 
         self.session_factory = session_factory
-        self._run = _executing(begin, _SNAPSHOTS, commits=True)
-
-    async def _execute(self, statement: str, values: Mapping[str, object]) -> Rows:
-        return await self._run(statement, values)
+        self._execute = _executing(begin, _SNAPSHOTS, commits=True)
 
 
 def _on_sqlalchemy(conn: Any, create: str) -> Execute:
@@ -206,4 +179,4 @@ async def _make(connection: Any, table: str, create: str) -> None:
     if not (await connection.exec_driver_sql(there, (table,))).scalar():
         lock = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
         await connection.exec_driver_sql(lock, (_MAKING, table))
-        await connection.exec_driver_sql(create)
+        await connection.exec_driver_sql(create.replace(*_IDENTITY))

@@ -1,16 +1,19 @@
-"""Run SQL statements for the repositories that keep their rows in a user's database.
+"""Run SQL statements for the repositories of checkpoints, dead letters and snapshots.
 
 A repository is written once, in SQL that SQLite and PostgreSQL share, with `:name` for
-values; what runs a statement is a function.
+values; what runs a statement is a function. In memory it is SQLite as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from weakref import finalize
 
 if TYPE_CHECKING:
     import aiosqlite
+
+SQLiteConnection: TypeAlias = "aiosqlite.Connection"
 
 
 class Rows(NamedTuple):
@@ -24,7 +27,27 @@ Execute: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[Rows]]
 """Runs one statement with its values, whole or not at all."""
 
 
-def on_connection(connection: aiosqlite.Connection, create: str) -> Execute:
+class Memory:
+    """Runs statements on a table in memory, which *create* makes."""
+
+    def __init__(self, create: str) -> None:
+        from sqlite3 import connect  # noqa: PLC0415 - only if it is used
+
+        self._db = connect(":memory:", isolation_level=None, check_same_thread=False)
+        finalize(self, self._db.close)
+        self._db.execute(create)
+
+    def run(self, statement: str, values: Mapping[str, object]) -> Rows:
+        """Run one statement at once."""
+        cursor = self._db.execute(statement, values)
+        return Rows(cursor.fetchall(), cursor.rowcount)
+
+    async def __call__(self, statement: str, values: Mapping[str, object]) -> Rows:
+        """Do the same as `run`."""
+        return self.run(statement, values)
+
+
+def on_connection(connection: SQLiteConnection, create: str) -> Execute:
     """Run statements on a connection of the caller.
 
     Inside a transaction of the caller they become part of it; otherwise each is
