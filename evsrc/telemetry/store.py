@@ -32,7 +32,7 @@ from ..ports import (
 )
 from ..runtime.transact import Decided, transact
 from .context import carrying
-from .instruments import Telemetry, classes, failed, of_stream, telemetry_of, types
+from .instruments import Telemetry, classes, of_stream, telemetry_of, types
 
 S = TypeVar("S")
 C = TypeVar("C")
@@ -150,15 +150,11 @@ def _load(telemetry: Telemetry, load: LoadEvents[E]) -> LoadEvents[E]:
 
 def _read_stream(telemetry: Telemetry, read: ReadStream[E]) -> ReadStream[E]:
     async def traced_read(
-        stream: StreamName,
-        *,
-        after: int = 0,
-        limit: int | None = None,
-        backward: bool = False,
+        stream: StreamName, *, after: int = 0, **options: Any
     ) -> Page[E]:
         asked = {**of_stream(stream), "evsrc.after": after}
         with telemetry.span("evsrc.read_stream", asked, SpanKind.CLIENT) as span:
-            page = await read(stream, after=after, limit=limit, backward=backward)
+            page = await read(stream, after=after, **options)
             span.set_attributes(_of_page(page))
             return page
 
@@ -167,24 +163,18 @@ def _read_stream(telemetry: Telemetry, read: ReadStream[E]) -> ReadStream[E]:
 
 def _read_all(telemetry: Telemetry, read: ReadAll[E]) -> ReadAll[E]:
     async def traced_read(
-        query: AnyQuery = ALL,
-        *,
-        after: int = START,
-        limit: int = 1000,
-        backward: bool = False,
+        query: AnyQuery = ALL, *, after: int = START, **options: Any
     ) -> Page[E]:
-        began = time_ns()
+        began, told = time_ns(), {"evsrc.after": after}
         try:
-            page = await read(query, after=after, limit=limit, backward=backward)
-        except Exception as error:
-            span = telemetry.late_span("evsrc.read_all", began)
-            failed(span, error)
-            span.end()
-            raise
+            page = await read(query, after=after, **options)
+        except Exception:
+            with telemetry.span("evsrc.read_all", {}, SpanKind.CLIENT, began=began):
+                raise
         if page.events:
-            span = telemetry.late_span("evsrc.read_all", began)
-            span.set_attributes({"evsrc.after": after, **_of_page(page)})
-            span.end()
+            told |= _of_page(page)
+            with telemetry.span("evsrc.read_all", told, SpanKind.CLIENT, began=began):
+                pass  # it is over
         return page
 
     return traced_read
