@@ -59,12 +59,8 @@ class ProjectionFailureCount(Struct, frozen=True):
     most_recent_failure: datetime
 
 
-@runtime_checkable
-class DLQRepository(Protocol):
-    """Where failed events are kept.
-
-    Event and projection are the key: one that fails again is the same entry.
-    """
+class DeadLetters(Protocol):
+    """Where events go that a subscriber cannot handle."""
 
     async def add_failed_event(
         self,
@@ -77,6 +73,14 @@ class DLQRepository(Protocol):
     ) -> None:
         """Keep an event with its error; again: "failed", with the first time kept."""
         ...
+
+
+@runtime_checkable
+class DLQRepository(DeadLetters, Protocol):
+    """Where failed events are kept.
+
+    Event and projection are the key: one that fails again is the same entry.
+    """
 
     async def get_failed_events(
         self,
