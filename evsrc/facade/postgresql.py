@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
+from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ..ports import EventStore as Record
 from .checkpoints import CREATE as _CHECKPOINTS
 from .checkpoints import SQLCheckpointRepository
 from .codec import domain_codec
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from ..stores.postgresql.store import PostgreSQLStore, Source
 
 _NAMED: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
-_IDENTITY: Final = ("INTEGER PRIMARY KEY AUTOINCREMENT", "BIGSERIAL PRIMARY KEY")
+_IDENTITY: Final = (
+    "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",  # needs no rights of its own
+)
 _MAKING: Final = 7703  # the class of the advisory lock that making a table takes
 
 
@@ -62,47 +65,31 @@ class PostgreSQLEventStore(EventStore):
     ) -> None:
         super().__init__(event_registry)
         self.session_factory = session_factory
-        self._schema = schema
-        self._prefix = prefix
-        self._ordering: Literal["serial", "concurrent"] = ordering
-        self._accept_loss = accept_loss
-        self._patience = patience
+        self._options: dict[str, Any] = {
+            "schema": schema,
+            "prefix": prefix,
+            "ordering": ordering,
+            "accept_loss": accept_loss,
+            "patience": patience,
+        }
 
     async def _open(self) -> PostgreSQLStore[DomainEvent]:
         from ..stores.postgresql import postgresql_store  # noqa: PLC0415 - the driver
 
-        return await postgresql_store(
-            self.session_factory,
-            domain_codec(self._registry),
-            schema=self._schema,
-            prefix=self._prefix,
-            ordering=self._ordering,
-            accept_loss=self._accept_loss,
-            patience=self._patience,
-        )
+        codec = domain_codec(self.event_registry)
+        return await postgresql_store(self.session_factory, codec, **self._options)
 
     async def within(self, transaction: Any) -> EventStore:
         """Give the store inside a transaction that the caller has begun.
 
-        What it appends is there when the caller commits, and gone if he rolls back.
-
-        Args:
-            transaction: a SQLAlchemy session or connection on asyncpg, or an asyncpg
-                connection.
+        What it appends is there when the caller commits, and gone if he rolls back. The
+        transaction is that of a SQLAlchemy session or connection on asyncpg, or of an
+        asyncpg connection.
         """
         record: Any = await self.core()
-        return _Within(record.within(transaction), self._registry)
-
-
-class _Within(EventStore):
-    def __init__(
-        self, record: Record[DomainEvent], event_registry: EventRegistry
-    ) -> None:
-        super().__init__(event_registry)
-        self._inside = record
-
-    async def _open(self) -> Record[DomainEvent]:
-        return self._inside
+        inside = copy(self)
+        inside._record = record.within(transaction)  # noqa: SLF001 - of our own class
+        return inside
 
 
 class PostgreSQLCheckpointRepository(SQLCheckpointRepository):

@@ -113,9 +113,10 @@ class AggregateRepository(Generic[AggT]):
 
     async def load_or_create(self, aggregate_id: UUID) -> AggT:
         """Give an aggregate in its current state, or a new one if it has no events."""
-        found = await self._snapshots.load(aggregate_id, self._events)
-        if found is not None:
-            return found
+        if self.snapshot_store is not None:
+            found = await self._snapshots.load(aggregate_id, self._events)
+            if found is not None:
+                return found
         aggregate = self._factory(aggregate_id)
         loaded = await self._events(aggregate)
         aggregate.load_from_history(loaded.events)
@@ -184,16 +185,11 @@ class AggregateRepository(Generic[AggT]):
     async def execute(
         self, aggregate_id: UUID, act: Callable[[AggT], object], *, attempts: int = 3
     ) -> AggT:
-        """Run *act* on the aggregate and save what it did; again if it lost a race.
+        """Run *act* on the aggregate, save what it did, and give the aggregate then.
 
-        Args:
-            aggregate_id: which aggregate; it need not exist yet.
-            act: calls the aggregate's methods; it may run several times, each time on
-                the state of then, and must do nothing else.
-            attempts: how often at most.
-
-        Returns:
-            the aggregate after it.
+        *act* calls the aggregate's methods. If it lost a race it runs again, on the
+        state of then (*attempts* times at most), so it must do nothing else. The
+        aggregate need not exist yet.
 
         Raises:
             OptimisticLockError: the race was lost each time.

@@ -25,13 +25,7 @@ from .tables import Execute, Memory, Rows, SQLiteConnection, on_connection
 class AggregateSnapshot(Struct, frozen=True):
     """An aggregate's state after *version* events; `evsrc.snapshots.Snapshot`.
 
-    Args:
-        aggregate_id: which aggregate.
-        aggregate_type: of which type.
-        version: how many events the state contains.
-        state: the state as JSON values.
-        schema_version: that of the class that made it.
-        created_at: when.
+    The state is in JSON values, the schema version that of the class that made it.
     """
 
     aggregate_id: UUID

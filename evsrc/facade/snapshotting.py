@@ -32,19 +32,7 @@ _MOST_WAITING: Final = 1000
 
 
 class Snapshotting(Generic[AggT]):
-    """The snapshots of one repository's aggregates.
-
-    Args:
-        store: where they are kept; None: there are none.
-        factory: the aggregates' class.
-        aggregate_type: their type.
-        threshold: one is due when a save crosses a multiple of it; None: never.
-        mode: "sync": the save waits for it; "background": it does not; "manual": none
-            is ever due.
-
-    Raises:
-        ValueError: a threshold below 1, or another mode.
-    """
+    """The snapshots of one repository's aggregates, as `AggregateRepository` says."""
 
     def __init__(
         self,
@@ -138,12 +126,8 @@ class Snapshotting(Generic[AggT]):
     ) -> AggT | None:
         """Give the aggregate from its snapshot and the events after that.
 
-        Args:
-            aggregate_id: which aggregate.
-            events: gives what came after an aggregate's version.
-
-        Returns:
-            None: there is no snapshot to use; the events alone will tell.
+        None: there is no snapshot to use, the events alone will tell. *events* gives
+        what came after an aggregate's version.
         """
         start = await self._start(aggregate_id)
         if start is None:
