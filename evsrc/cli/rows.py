@@ -34,13 +34,9 @@ class DataError(Exception):
 
 
 class Row(Struct, frozen=True):
-    """One flight of the file.
+    """One flight of the file: what led to what it reports, and the leg that was flown.
 
-    Args:
-        id: unique, and the same whenever the row is read again.
-        commands: what led to what the row reports.
-        aircraft: its tail number, if it is known.
-        leg: what the aircraft flew, if it did.
+    Its id is unique, and the same whenever the row is read again.
     """
 
     id: str
@@ -50,13 +46,9 @@ class Row(Struct, frozen=True):
 
 
 class Data(Struct, frozen=True):
-    """A file that was read to its end and found good.
+    """A file that was read to its end and found good; `legs` counts by aircraft.
 
-    Args:
-        path: where it is.
-        digest: of its bytes; progress is kept by it, not by the path.
-        rows: how many flights it has.
-        legs: how many of them each aircraft flew.
+    Progress is kept by the digest of its bytes, not by the path.
     """
 
     path: Path
