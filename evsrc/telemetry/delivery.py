@@ -33,15 +33,8 @@ def traced_subscribe(
 
     The span begins a trace of its own, and links to those of the appends: a delivery
     may come years later. Metrics: deliveries, failures, retries, parked events, the lag
-    in positions, and how old events were when they were handled.
-
-    Args:
-        store: the log to read.
-        name: whose progress is kept.
-        handle: gets the events.
-        delivery: which events, from where, and what to do about failures.
-        tracer_provider: where spans go; by default the process's.
-        meter_provider: where metrics go; by default the process's.
+    in positions, and how old events were when they were handled. All go to the given
+    providers, by default the process's.
     """
     telemetry = telemetry_of(tracer_provider, meter_provider)
     delivery = delivery or Delivery()
