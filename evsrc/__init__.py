@@ -226,98 +226,82 @@ if TYPE_CHECKING:
     EventSourceError = EvsrcError
     EventStoreRecord = ports.EventStore
 
-_NAMES = {
-    "core.boundary": "DecisionModel QueryDecider compose compose_map",
-    "core.breaker": "Breaker",
-    "core.codec": "Codec Opaque dec_hook enc_hook json_codec opaque_codec",
-    "core.decider": "Decider adapt both fold many run",
-    "core.errors": """
-        AggregateIdMismatchError AggregateNotFoundError AggregateTypeMismatchError
-        AppendOutcomeUnknownError CheckpointAheadError CheckpointError CorruptionError
-        DuplicateEventError DuplicateEventTypeError DuplicateHandlerError
-        EmptyAppendError EventSourceError EventTypeNotFoundError EventVersionError
-        EvsrcError HandlerSignatureError InvalidEventError InvalidExpectedVersionError
-        InvalidQueryError InvalidStreamError LeaseLostError MissingExtraError
-        OptimisticLockError ProjectionError ProjectionRetiredError RebuildError
-        SchemaError SerializationError SnapshotDeserializationError SnapshotError
-        SnapshotNotFoundError SnapshotSchemaVersionError StoreBusyError StoreClosedError
-        StoreError StoreFullError StoreUnavailableError SubscriptionAlreadyExistsError
-        SubscriptionConfigError SubscriptionError SubscriptionStateError
-        TransactionError UnhandledEventError UpcasterError
-    """,
-    "core.event": "NO_METADATA Metadata NewEvent Recorded StreamName",
-    "core.expectation": """
-        ALL ANY NO_STREAM STREAM_EXISTS AppendCondition Query QueryItem any_of satisfies
-    """,
-    "core.partition": "partition_of",
-    "core.policy": """
-        ErrorClass Failure Park Retry Skip Stop by_class class_of for_errors retry_then
-    """,
-    "core.snapshot": "Snapshot Snapshotting every json_snapshots",
-    "core.upcast": "Chain Upcaster chain",
-    "core.view": "View merge",
-    "facade.aggregate": "AggregateRoot DeclarativeAggregate",
-    "facade.bus": "EventBus InMemoryEventBus",
-    "facade.checkpoints": """
-        CheckpointData CheckpointRepository InMemoryCheckpointRepository LagMetrics
-        SQLiteCheckpointRepository
-    """,
-    "facade.codec": "UnknownEvent",
-    "facade.database": "DatabaseProjection",
-    "facade.dlq": """
-        DLQEntry DLQRepository DLQStats InMemoryDLQRepository ProjectionFailureCount
-        SQLiteDLQRepository
-    """,
-    "facade.events": """
-        DomainEvent EventRegistry default_registry get_event_class
-        get_event_class_or_none is_event_registered list_registered_events
-        register_event
-    """,
-    "facade.handlers": "get_handled_event_type handles is_event_handler",
-    "facade.postgresql": """
-        PostgreSQLCheckpointRepository PostgreSQLDLQRepository PostgreSQLEventStore
-        PostgreSQLSnapshotStore
-    """,
-    "facade.projections": """
-        CheckpointTrackingProjection DeclarativeProjection Projection
-    """,
-    "facade.repository": "AggregateRepository",
-    "facade.snapshots": """
-        AggregateSnapshot InMemorySnapshotStore SQLiteSnapshotStore SnapshotStore
-    """,
-    "facade.stores": """
-        AppendResult EventPublisher EventStore EventStream ExpectedVersion
-        InMemoryEventStore ReadDirection ReadOptions SQLiteEventStore StoredEvent
-    """,
-    "ports": """
-        RETIRED Appended Checkpoint Conflict DeadLetter EventStoreRecord Fence Lease
-        Loaded Page SaveCheckpoint SaveDeadLetter SaveSnapshot Transaction Write
-    """,
-    "runtime.cache": "StateCache",
-    "runtime.delivery": """
-        Batched Delivery Parked Progress State Transactional after_event after_page
-        after_time
-    """,
-    "runtime.ids": "new_event new_id",
-    "runtime.inline": "inline",
-    "runtime.letters": "Inspected Redriven",
-    "runtime.project": "load_view project wait_for_checkpoint",
-    "runtime.projection": """
-        HandlerProjection ProjectionDefinition ProjectionTransaction ViewProjection
-    """,
-    "runtime.rebuild": "RebuildProgress Rebuilt cancel_rebuild rebuild",
-    "runtime.signals": "run_until_signal",
-    "runtime.status": "Status",
-    "runtime.subscribe": "subscribe",
-    "runtime.transact": "query transact",
-    "runtime.worker_status": "PartitionStatus WorkerStatus",
-    "runtime.workers": "Worker work",
-    "stores.memory": "memory_store",
-    "stores.postgresql": "PostgreSQLStore migration_sql postgresql_store",
-    "stores.sqlite": "SQLiteConnection sqlite_store",
-}
+# Which module each name is in.
+_NAMES = """
+core.boundary: DecisionModel QueryDecider compose compose_map
+core.breaker: Breaker
+core.codec: Codec Opaque dec_hook enc_hook json_codec opaque_codec
+core.decider: Decider adapt both fold many run
+core.errors: AggregateIdMismatchError AggregateNotFoundError AggregateTypeMismatchError
+    AppendOutcomeUnknownError CheckpointAheadError CheckpointError CorruptionError
+    DuplicateEventError DuplicateEventTypeError DuplicateHandlerError EmptyAppendError
+    EventSourceError EventTypeNotFoundError EventVersionError EvsrcError
+    HandlerSignatureError InvalidEventError InvalidExpectedVersionError
+    InvalidQueryError InvalidStreamError LeaseLostError MissingExtraError
+    OptimisticLockError ProjectionError ProjectionRetiredError RebuildError SchemaError
+    SerializationError SnapshotDeserializationError SnapshotError SnapshotNotFoundError
+    SnapshotSchemaVersionError StoreBusyError StoreClosedError StoreError StoreFullError
+    StoreUnavailableError SubscriptionAlreadyExistsError SubscriptionConfigError
+    SubscriptionError SubscriptionStateError TransactionError UnhandledEventError
+    UpcasterError
+core.event: NO_METADATA Metadata NewEvent Recorded StreamName
+core.expectation: ALL ANY NO_STREAM STREAM_EXISTS AppendCondition Query QueryItem any_of
+    satisfies
+core.partition: partition_of
+core.policy: ErrorClass Failure Park Retry Skip Stop by_class class_of for_errors
+    retry_then
+core.snapshot: Snapshot Snapshotting every json_snapshots
+core.upcast: Chain Upcaster chain
+core.view: View merge
+facade.aggregate: AggregateRoot DeclarativeAggregate
+facade.bus: EventBus InMemoryEventBus
+facade.checkpoints: CheckpointData CheckpointRepository InMemoryCheckpointRepository
+    LagMetrics SQLiteCheckpointRepository
+facade.codec: UnknownEvent
+facade.database: DatabaseProjection
+facade.dlq: DLQEntry DLQRepository DLQStats InMemoryDLQRepository ProjectionFailureCount
+    SQLiteDLQRepository
+facade.events: DomainEvent EventRegistry default_registry get_event_class
+    get_event_class_or_none is_event_registered list_registered_events register_event
+facade.handlers: get_handled_event_type handles is_event_handler
+facade.postgresql: PostgreSQLCheckpointRepository PostgreSQLDLQRepository
+    PostgreSQLEventStore PostgreSQLSnapshotStore
+facade.projections: CheckpointTrackingProjection DeclarativeProjection Projection
+facade.repository: AggregateRepository
+facade.snapshots: AggregateSnapshot InMemorySnapshotStore SQLiteSnapshotStore
+    SnapshotStore
+facade.stores: AppendResult EventPublisher EventStore EventStream ExpectedVersion
+    InMemoryEventStore ReadDirection ReadOptions SQLiteEventStore StoredEvent
+ports: RETIRED Appended Checkpoint Conflict DeadLetter EventStoreRecord Fence Lease
+    Loaded Page SaveCheckpoint SaveDeadLetter SaveSnapshot Transaction Write
+runtime.cache: StateCache
+runtime.delivery: Batched Delivery Parked Progress State Transactional after_event
+    after_page after_time
+runtime.ids: new_event new_id
+runtime.inline: inline
+runtime.letters: Inspected Redriven
+runtime.project: load_view project wait_for_checkpoint
+runtime.projection: HandlerProjection ProjectionDefinition ProjectionTransaction
+    ViewProjection
+runtime.rebuild: RebuildProgress Rebuilt cancel_rebuild rebuild
+runtime.signals: run_until_signal
+runtime.status: Status
+runtime.subscribe: subscribe
+runtime.transact: query transact
+runtime.worker_status: PartitionStatus WorkerStatus
+runtime.workers: Worker work
+stores.memory: memory_store
+stores.postgresql: PostgreSQLStore migration_sql postgresql_store
+stores.sqlite: SQLiteConnection sqlite_store
+"""
 _RENAMED = {"EventSourceError": "EvsrcError", "EventStoreRecord": "EventStore"}
-_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+_HOMES: dict[str, str] = {}
+_home = ""
+for _word in _NAMES.split():
+    if _word.endswith(":"):
+        _home = _word[:-1]
+    else:
+        _HOMES[_word] = _home
 
 if not TYPE_CHECKING:  # type checkers would take any name for one of ours
     __all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604 - strings, all of them
