@@ -101,9 +101,8 @@ _SELECT: Final = """
 SELECT name, last_event_id, last_event_type, processed_at, events_processed, position
   FROM evsrc_projection_checkpoint
  WHERE CAST(:name AS TEXT) IS NULL OR name = :name"""
-_FORGET: Final = """
-DELETE FROM evsrc_projection_checkpoint
- WHERE CAST(:name AS TEXT) IS NULL OR name = :name"""
+_FORGET: Final = "DELETE FROM evsrc_projection_checkpoint WHERE name = :name"
+_CLEAR: Final = "DELETE FROM evsrc_projection_checkpoint"
 
 
 class SQLCheckpointRepository(CheckpointRepository):
@@ -197,7 +196,7 @@ class InMemoryCheckpointRepository(SQLCheckpointRepository):
 
     async def clear(self) -> None:
         """Forget all checkpoints."""
-        await self._execute(_FORGET, {"name": None})
+        await self._execute(_CLEAR, {})
 
 
 class SQLiteCheckpointRepository(SQLCheckpointRepository):
