@@ -12,7 +12,7 @@ from .facade.config import (
     create_catch_up_config,
     create_live_only_config,
 )
-from .facade.delivering import DeadLetters
+from .facade.dlq import DeadLetters
 from .facade.failures import (
     ErrorCallback,
     ErrorCategory,
@@ -38,9 +38,13 @@ from .facade.health import (
     ReadinessStatus,
     SubscriptionHealth,
 )
-from .facade.manager import Subscribe, SubscriptionManager
+from .facade.manager import (
+    ShutdownPhase,
+    ShutdownResult,
+    Subscribe,
+    SubscriptionManager,
+)
 from .facade.retrying import CircuitBreakerConfig, RetryConfig
-from .facade.shutdown import ShutdownPhase, ShutdownResult
 from .facade.subscribers import (
     BaseSubscriber,
     BatchAwareSubscriber,

@@ -114,9 +114,11 @@ class Play:
         self.kept.change = change
 
     async def tear(self, id: UUID) -> None:
-        row = self.kept._rows.get((str(id), "Account"))
-        if row is not None:
-            row["state"] = row["state"][:-3]
+        tear = (
+            "UPDATE evsrc_aggregate_snapshot"
+            " SET state = substr(state, 1, length(state) - 3) WHERE aggregate_id = :id"
+        )
+        await self.kept._execute(tear, {"id": str(id)})
 
     async def break_down(self, broken: bool) -> None:
         self.kept.broken = broken

@@ -32,7 +32,7 @@ ALLOWED = {
 }
 DRIVERS = {
     "aiosqlite": "stores/sqlite",
-    "sqlite3": "stores/sqlite",
+    "sqlite3": ("stores/sqlite", "facade/tables"),
     "asyncpg": ("stores/postgresql", "testing/databases"),
     "opentelemetry": "telemetry",
     "rich": "cli",

@@ -13,15 +13,9 @@ from msgspec import Struct
 from ..core.errors import SubscriptionError
 from ..runtime.delivery import Delivery
 from ..runtime.project import Projection, project
-from ..runtime.subscribe import Subscription
 from .flights import Aircraft, LegFlown
 from .log import AIRCRAFT, LogEvent, aircraft_stream
-from .models import (
-    COUNTED,
-    JUDGED,
-    Punctuality,
-    Totals,
-)
+from .models import COUNTED, JUDGED, Punctuality, Totals
 from .record import Store, record
 from .rows import Data
 
@@ -75,9 +69,14 @@ async def build(store: Store, data: Data, on_progress: OnProgress) -> Built:
     resumed = [await _position(store, model) for model in models]
 
     async def tell(rows: int) -> None:
-        for model in models:
-            _check_alive(model.subscription)
-        position = min(model.subscription.position for model in models)
+        readers = [model.subscription for model in models]
+        for reader in readers:
+            if reader.ended:
+                raise SubscriptionError(
+                    f"read model {reader.name!r} stopped at position "
+                    f"{reader.position}: {reader.error}"
+                )
+        position = min(reader.position for reader in readers)
         on_progress(Progress(rows, data.rows, position, await store.head()))
 
     async with counted, judged:
@@ -86,18 +85,13 @@ async def build(store: Store, data: Data, on_progress: OnProgress) -> Built:
             while not await _has_read(model, await store.head()):
                 await tell(data.rows)
         await tell(data.rows)
-    readings = tuple(map(_reading, models, resumed))
+    readings = tuple(
+        Reading(done.name, start, done.position, done.handled)
+        for start, done in zip(resumed, (m.subscription for m in models), strict=True)
+    )
     return Built(
         recorded.skipped, recorded.events, counted.state, judged.state, readings
     )
-
-
-def _check_alive(reader: Subscription[LogEvent]) -> None:
-    if reader.ended:
-        raise SubscriptionError(
-            f"read model {reader.name!r} stopped at position {reader.position}: "
-            f"{reader.error}"
-        )
 
 
 async def _position(store: Store, model: Projection[Any, LogEvent]) -> int:
@@ -111,11 +105,6 @@ async def _has_read(model: Projection[Any, LogEvent], head: int) -> bool:
         await model.subscription.wait_for(head, _LOOK)
         return True
     return False
-
-
-def _reading(model: Projection[Any, LogEvent], resumed: int) -> Reading:
-    done = model.subscription
-    return Reading(done.name, resumed, done.position, done.handled)
 
 
 class Step(Struct, frozen=True):

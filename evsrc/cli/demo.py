@@ -18,7 +18,7 @@ from rich.console import Console
 from ..core.errors import EvsrcError, SchemaError, StoreUnavailableError
 from ..stores.sqlite import sqlite_store
 from . import show
-from .build import Built, build, history
+from .build import build, history
 from .log import CODEC
 from .race import race
 from .record import Store
@@ -29,9 +29,7 @@ REFUSED: Final = 2
 INTERRUPTED: Final = 130
 _DSN: Final = ("postgresql://", "postgres://")
 _PATIENCE: Final = timedelta(seconds=2)
-_LARGEST_COMMIT: Final = (
-    8000  # events; a chunk of rows, so that few pages are rewritten
-)
+_LARGEST_COMMIT: Final = 8000  # events: a chunk of rows, few pages are rewritten
 
 
 def run(arguments: Namespace) -> int:
@@ -61,19 +59,19 @@ def _say(text: str, code: int) -> int:
 @contextmanager
 def _logged() -> Generator[None, None, None]:
     """Show what the library logs as lines; an error is said once more when it ends."""
+
+    def shortened(record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        return True
+
     handler = logging.StreamHandler()
-    handler.addFilter(_without_traceback)
+    handler.addFilter(shortened)
     logger = logging.getLogger("evsrc")
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def _without_traceback(record: logging.LogRecord) -> bool:
-    record.exc_info = None
-    return True
 
 
 def _aircraft(data: Data, wanted: str | None) -> str | None:
@@ -117,10 +115,6 @@ async def _demo(console: Console, data: Data, place: str, tailnum: str | None) -
     async with await _store(place) as store:
         second = await build(store, data, lambda _: None)
     show.built(console, "second run, same database: resumes where it was", second)
-    return _ended(console, first, second)
-
-
-def _ended(console: Console, first: Built, second: Built) -> int:
     if (first.totals, first.punctuality) != (second.totals, second.punctuality):
         return _say(f"the second run has other totals: {second.totals}", FAILED)
     show.line(console, f"totals: {second.totals}")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias, assert_never
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from ..core.decider import Decider
 
@@ -135,73 +136,28 @@ def decide_flight(state: Flight, command: FlightCommand) -> Sequence[FlightEvent
     >>> decide_flight(Airborne("UA", "EWR"), Depart(517, 2))
     []
     """
+    done: tuple[type[Flight], ...]
     match command:
         case Schedule():
-            return _decide_schedule(state, command)
-        case Depart():
-            return _decide_departure(state, command)
-        case Arrive():
-            return _decide_arrival(state, command)
+            new = isinstance(state, Unknown)
+            return [FlightScheduled(*astuple(command))] if new else []
+        case Depart(at, delay):
+            if isinstance(state, Planned):
+                return [FlightDeparted(state.carrier, state.origin, at, delay)]
+            done = Airborne, Landed
+        case Arrive(at, late):
+            if isinstance(state, Airborne):
+                return [FlightArrived(state.carrier, state.origin, at, late)]
+            done = (Landed,)
         case Cancel():
-            return _decide_cancellation(state, command)
+            if isinstance(state, Planned):
+                return [FlightCancelled(state.carrier, state.origin)]
+            done = (Cancelled,)
         case _:
             assert_never(command)
-
-
-def _decide_schedule(state: Flight, command: Schedule) -> Sequence[FlightEvent]:
-    match state:
-        case Unknown():
-            return [
-                FlightScheduled(
-                    command.carrier,
-                    command.number,
-                    command.origin,
-                    command.dest,
-                    command.day,
-                    command.at,
-                    command.aircraft,
-                )
-            ]
-        case Planned() | Airborne() | Landed() | Cancelled():
-            return []
-        case _:
-            assert_never(state)
-
-
-def _decide_departure(state: Flight, command: Depart) -> Sequence[FlightEvent]:
-    match state:
-        case Planned(carrier, origin):
-            return [FlightDeparted(carrier, origin, command.at, command.delay)]
-        case Airborne() | Landed():
-            return []
-        case Unknown() | Cancelled():
-            raise FlightRefused(command, state)
-        case _:
-            assert_never(state)
-
-
-def _decide_arrival(state: Flight, command: Arrive) -> Sequence[FlightEvent]:
-    match state:
-        case Airborne(carrier, origin):
-            return [FlightArrived(carrier, origin, command.at, command.delay)]
-        case Landed():
-            return []
-        case Unknown() | Planned() | Cancelled():
-            raise FlightRefused(command, state)
-        case _:
-            assert_never(state)
-
-
-def _decide_cancellation(state: Flight, command: Cancel) -> Sequence[FlightEvent]:
-    match state:
-        case Planned(carrier, origin):
-            return [FlightCancelled(carrier, origin)]
-        case Cancelled():
-            return []
-        case Unknown() | Airborne() | Landed():
-            raise FlightRefused(command, state)
-        case _:
-            assert_never(state)
+    if isinstance(state, done):
+        return []
+    raise FlightRefused(command, state)
 
 
 def evolve_flight(_state: Flight, event: FlightEvent) -> Flight:
@@ -262,15 +218,7 @@ def decide_aircraft(state: Aircraft, command: FlyLeg) -> Sequence[LegFlown]:
     """
     if command.flight == state.last_flight:
         return []
-    return [
-        LegFlown(
-            command.flight,
-            command.origin,
-            command.dest,
-            command.miles,
-            command.minutes,
-        )
-    ]
+    return [LegFlown(*astuple(command))]
 
 
 def evolve_aircraft(state: Aircraft, event: LegFlown) -> Aircraft:

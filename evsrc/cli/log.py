@@ -61,25 +61,21 @@ def write(
     return Write(stream, [new_event(event) for event in events], expected)
 
 
-def _of_flights(event: LogEvent) -> FlightEvent | None:
-    kinds = (FlightScheduled, FlightDeparted, FlightArrived, FlightCancelled)
-    return event if isinstance(event, kinds) else None
-
-
-def _of_aircraft(event: LogEvent) -> LegFlown | None:
-    return event if isinstance(event, LegFlown) else None
-
-
-def _of_gates(event: LogEvent) -> GateTaken | None:
-    return event if isinstance(event, GateTaken) else None
-
-
 FLIGHT: Final[Decider[Flight, FlightCommand, LogEvent]] = adapt(
-    flight, command=lambda command: command, event=_of_flights, out=lambda event: event
+    flight,
+    command=lambda command: command,
+    event=lambda event: event if isinstance(event, FlightEvent) else None,
+    out=lambda event: event,
 )
 AIRCRAFT: Final[Decider[Aircraft, FlyLeg, LogEvent]] = adapt(
-    aircraft, command=lambda command: command, event=_of_aircraft, out=lambda e: e
+    aircraft,
+    command=lambda command: command,
+    event=lambda event: event if isinstance(event, LegFlown) else None,
+    out=lambda event: event,
 )
 GATES: Final[Decider[Gates, TakeGate, LogEvent]] = adapt(
-    gates, command=lambda command: command, event=_of_gates, out=lambda event: event
+    gates,
+    command=lambda command: command,
+    event=lambda event: event if isinstance(event, GateTaken) else None,
+    out=lambda event: event,
 )

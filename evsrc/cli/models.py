@@ -18,9 +18,7 @@ from .flights import (
     FlightCancelled,
     FlightDeparted,
     FlightScheduled,
-    LegFlown,
 )
-from .gates import GateTaken
 from .log import LogEvent
 
 S = TypeVar("S")
@@ -67,22 +65,21 @@ Punctuality: TypeAlias = tuple[Tallies, Tallies]
 """By airline, by airport."""
 
 
+_COUNTS: Final[Mapping[type[LogEvent], int]] = {
+    FlightScheduled: 0,
+    FlightDeparted: 1,
+    FlightArrived: 2,
+    FlightCancelled: 3,
+}
+
+
 def _count(totals: Totals, recorded: Recorded[LogEvent]) -> Totals:
-    scheduled, departed, arrived, cancelled = msgspec.structs.astuple(totals)
-    event = recorded.event
-    match event:
-        case FlightScheduled():
-            return Totals(scheduled + 1, departed, arrived, cancelled)
-        case FlightDeparted():
-            return Totals(scheduled, departed + 1, arrived, cancelled)
-        case FlightArrived():
-            return Totals(scheduled, departed, arrived + 1, cancelled)
-        case FlightCancelled():
-            return Totals(scheduled, departed, arrived, cancelled + 1)
-        case LegFlown() | GateTaken():
-            return totals
-        case _:
-            assert_never(event)
+    place = _COUNTS.get(type(recorded.event))
+    if place is None:
+        return totals
+    counts = list(msgspec.structs.astuple(totals))
+    counts[place] += 1
+    return Totals(*counts)
 
 
 Judged: TypeAlias = FlightDeparted | FlightArrived | FlightCancelled
@@ -106,15 +103,10 @@ def _tally(tally: Tally, event: Judged) -> Tally:
 def _by(key: Callable[[Judged], str]) -> View[Tallies, Recorded[LogEvent]]:
     def evolve(tallies: Tallies, recorded: Recorded[LogEvent]) -> Tallies:
         event = recorded.event
-        match event:
-            case FlightDeparted() | FlightArrived() | FlightCancelled():
-                name = key(event)
-                tally = _tally(tallies.get(name, _NOTHING), event)
-                return {**tallies, name: tally}
-            case FlightScheduled() | LegFlown() | GateTaken():
-                return tallies
-            case _:
-                assert_never(event)
+        if not isinstance(event, Judged):
+            return tallies
+        name = key(event)
+        return {**tallies, name: _tally(tallies.get(name, _NOTHING), event)}
 
     return View({}, evolve)
 

@@ -21,14 +21,7 @@ _QUICK: Final = TakeGate("UA-1714", _CHOICES)
 
 
 class Race(Struct, frozen=True):
-    """How a race for a gate ended.
-
-    Args:
-        winner: what the quick writer recorded.
-        lost: why the slow writer's first append was refused.
-        tried: what the slow writer decided, first and then again.
-        attempts: how often it decided.
-    """
+    """How a race ended: what the quick writer recorded, and what the slow one tried."""
 
     winner: GateTaken
     lost: Conflict

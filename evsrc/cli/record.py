@@ -8,7 +8,7 @@ there. The checkpoint only saves time after an interruption.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count, islice
 from typing import Final, TypeAlias
 
@@ -20,14 +20,7 @@ from ..core.event import StreamName
 from ..ports import Appended, Conflict, EventStore, SaveCheckpoint, Write
 from ..runtime.cache import StateCache
 from ..runtime.transact import query
-from .flights import (
-    Aircraft,
-    Flight,
-    FlightDeparted,
-    FlightRefused,
-    aircraft,
-    flight,
-)
+from .flights import Aircraft, Flight, FlightDeparted, FlightRefused, aircraft, flight
 from .log import AIRCRAFT, FLIGHT, LogEvent, aircraft_stream, flight_stream, write
 from .rows import Data, DataError, Row, read
 
@@ -45,12 +38,7 @@ class Recorded(Struct, frozen=True):
 
 
 async def record(store: Store, data: Data, on_rows: OnRows) -> Recorded:
-    """Record every flight of *data* that is not recorded yet.
-
-    Args:
-        store: where to.
-        data: which flights.
-        on_rows: is told how many rows are done.
+    """Record every flight of *data* that is not recorded yet; tell how many are done.
 
     Raises:
         StoreError: the store could not; what it acknowledged is there.
@@ -62,16 +50,12 @@ async def record(store: Store, data: Data, on_rows: OnRows) -> Recorded:
     rows = islice(read(data.path), done, None)
     states: StateCache[Aircraft] = StateCache()
     events = 0
-    while chunk := await asyncio.to_thread(_next, rows):
+    while chunk := await asyncio.to_thread(lambda: tuple(islice(rows, _CHUNK))):
         events += await _record_chunk(store, states, chunk)
         done += len(chunk)
         await store.checkpoints.save(SaveCheckpoint(progress, done))
         await on_rows(done)
     return Recorded(skipped, events)
-
-
-def _next(rows: Iterator[Row]) -> Sequence[Row]:
-    return tuple(islice(rows, _CHUNK))
 
 
 async def _record_chunk(
@@ -153,9 +137,8 @@ def _decided(
         return (), None
     writes = [write(stream, events, known[1])]
     departed = any(isinstance(event, FlightDeparted) for event in events)
-    if not departed or row.leg is None or plane is None:
-        return writes, None
-    after, legs = run(aircraft, plane.state, (row.leg,))
-    if not legs:
-        return writes, None
-    return [*writes, write(plane.stream, legs, plane.version)], after
+    if departed and row.leg is not None and plane is not None:
+        after, legs = run(aircraft, plane.state, (row.leg,))
+        if legs:
+            return [*writes, write(plane.stream, legs, plane.version)], after
+    return writes, None

@@ -11,11 +11,10 @@ import hashlib
 import lzma
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
-from operator import itemgetter
 from pathlib import Path
-from typing import IO, Final, TypeAlias
+from typing import IO, Final
 
 from msgspec import Struct
 
@@ -27,7 +26,6 @@ COLUMNS: Final = (
     *("distance", "air_time"),
 )
 _MISSING: Final = ("NA", "")
-_NUMBERS: Final = ("year", "month", "day", "flight", "sched_dep_time", "distance")
 _LONGEST: Final = 100
 
 
@@ -36,13 +34,9 @@ class DataError(Exception):
 
 
 class Row(Struct, frozen=True):
-    """One flight of the file.
+    """One flight of the file: what led to what it reports, and the leg that was flown.
 
-    Args:
-        id: unique, and the same whenever the row is read again.
-        commands: what led to what the row reports.
-        aircraft: its tail number, if it is known.
-        leg: what the aircraft flew, if it did.
+    Its id is unique, and the same whenever the row is read again.
     """
 
     id: str
@@ -52,13 +46,9 @@ class Row(Struct, frozen=True):
 
 
 class Data(Struct, frozen=True):
-    """A file that was read to its end and found good.
+    """A file that was read to its end and found good; `legs` counts by aircraft.
 
-    Args:
-        path: where it is.
-        digest: of its bytes; progress is kept by it, not by the path.
-        rows: how many flights it has.
-        legs: how many of them each aircraft flew.
+    Progress is kept by the digest of its bytes, not by the path.
     """
 
     path: Path
@@ -101,10 +91,10 @@ def read(path: Path) -> Iterator[Row]:
     try:
         with _opened(path) as file:
             lines = csv.reader(file, strict=True)
-            pick, width = _header(path, next(lines, list[str]()))
+            header = _checked(path, next(lines, list[str]()))
             for values in lines:
                 line = lines.line_num
-                yield parse(pick(_whole(values, width)))
+                yield _row(_Line(header, values))
     except FileNotFoundError as error:
         raise DataError(f"data file '{path}' does not exist") from error
     except OSError as error:
@@ -114,15 +104,6 @@ def read(path: Path) -> Iterator[Row]:
         raise DataError(f"data file '{path}' is damaged: {error}") from error
     except (ValueError, csv.Error) as error:
         raise DataError(f"data file '{path}', line {line}: {error}") from error
-
-
-def _whole(values: Sequence[str], width: int) -> Sequence[str]:
-    if len(values) != width:
-        raise ValueError(f"has {len(values)} fields, the header has {width}")
-    return values
-
-
-_Pick: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 
 
 def _opened(path: Path) -> IO[str]:
@@ -135,7 +116,7 @@ def _opened(path: Path) -> IO[str]:
             return path.open(encoding="utf-8", newline="")
 
 
-def _header(path: Path, header: Sequence[str]) -> tuple[_Pick, int]:
+def _checked(path: Path, header: Sequence[str]) -> Sequence[str]:
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         found = ", ".join(header[:20]) or "nothing"
@@ -143,71 +124,58 @@ def _header(path: Path, header: Sequence[str]) -> tuple[_Pick, int]:
             f"data file '{path}' is not flights data: its first line has no "
             f"{', '.join(missing)}; it has {found}"
         )
-    return itemgetter(*map(header.index, COLUMNS)), len(header)
+    return header
 
 
-def parse(values: Sequence[str]) -> Row:
-    """Turn the values of `COLUMNS` into commands.
+class _Line(dict[str, str]):
+    """The values of one line by their columns; what does not fit is a ValueError."""
 
-    Raises:
-        ValueError: a value is not what its column holds.
-    """
-    try:
-        return _parsed(*values)
-    except ValueError as error:
-        raise _explained(values) or error from error
+    def __init__(self, header: Sequence[str], values: Sequence[str]) -> None:
+        found, wanted = len(values), len(header)
+        if found != wanted:
+            raise ValueError(f"has {found} fields, the header has {wanted}")
+        super().__init__(zip(header, values, strict=True))
 
+    def word(self, column: str) -> str:
+        if not self[column].isalnum():
+            raise ValueError(f"{column} is {self[column]!r}, not letters and digits")
+        return self[column]
 
-def _parsed(
-    year: str,
-    month: str,
-    day: str,
-    carrier: str,
-    number: str,
-    origin: str,
-    dest: str,
-    tailnum: str,
-    *rest: str,
-) -> Row:
-    at, left, late, came, delay, miles, minutes = rest
-    if not tailnum.isprintable() or len(tailnum) > _LONGEST:
-        raise ValueError(f"tailnum is {tailnum!r}, not a tail number")
-    if not (carrier.isalnum() and origin.isalnum() and dest.isalnum()):
-        raise ValueError("carrier, origin and dest are letters and digits")
-    when = date(int(year), int(month), int(day)).isoformat()
-    id = f"{when}-{carrier}-{int(number)}-{origin}"
-    aircraft = None if tailnum in _MISSING else tailnum
-    schedule = Schedule(carrier, int(number), origin, dest, when, int(at), aircraft)
-    leg = FlyLeg(id, origin, dest, int(miles), _number(minutes))
-    if left in _MISSING:
-        if came not in _MISSING:
-            raise ValueError(f"arr_time is {came!r}, but dep_time is {left!r}")
-        return Row(id, (schedule, Cancel()), aircraft, None)
-    depart = Depart(int(left), int(late))
-    if came in _MISSING:
-        return Row(id, (schedule, depart), aircraft, leg)
-    arrive = Arrive(int(came), _number(delay))
-    return Row(id, (schedule, depart, arrive), aircraft, leg)
-
-
-def _number(text: str) -> int | None:
-    return None if text in _MISSING else int(text)
-
-
-def _explained(values: Sequence[str]) -> ValueError | None:
-    """Name the column whose value is not a number, if that is what is wrong."""
-    row = dict(zip(COLUMNS, values, strict=True))
-    for column in ("carrier", "origin", "dest"):
-        if not row[column].isalnum():
-            return ValueError(f"{column} is {row[column]!r}, not letters and digits")
-    cancelled = row["dep_time"] in _MISSING
-    required = _NUMBERS if cancelled else (*_NUMBERS, "dep_delay")
-    for column in (*required, "dep_time", "arr_time", "arr_delay", "air_time"):
-        value = row[column]
-        if column not in required and value in _MISSING:
-            continue
+    def number(self, column: str) -> int:
         try:
-            int(value)
+            return int(self[column])
         except ValueError:
-            return ValueError(f"{column} is {value!r}, not a whole number")
-    return None
+            problem = f"{column} is {self[column]!r}, not a whole number"
+            raise ValueError(problem) from None
+
+    def known(self, column: str) -> int | None:
+        return None if self[column] in _MISSING else self.number(column)
+
+    def aircraft(self) -> str | None:
+        tail = self["tailnum"]
+        if not tail.isprintable() or len(tail) > _LONGEST:
+            raise ValueError(f"tailnum is {tail!r}, not a tail number")
+        return None if tail in _MISSING else tail
+
+
+def _row(line: _Line) -> Row:
+    carrier, origin, dest = map(line.word, ("carrier", "origin", "dest"))
+    day = date(*map(line.number, ("year", "month", "day"))).isoformat()
+    number, aircraft = line.number("flight"), line.aircraft()
+    id = f"{day}-{carrier}-{number}-{origin}"
+    at = line.number("sched_dep_time")
+    schedule = Schedule(carrier, number, origin, dest, day, at, aircraft)
+    leg = FlyLeg(id, origin, dest, line.number("distance"), line.known("air_time"))
+    left, came = line.known("dep_time"), line.known("arr_time")
+    if left is None:
+        if came is not None:
+            raise ValueError(
+                f"arr_time is {line['arr_time']!r}, but dep_time is "
+                f"{line['dep_time']!r}"
+            )
+        return Row(id, (schedule, Cancel()), aircraft, None)
+    depart = Depart(left, line.number("dep_delay"))
+    if came is None:
+        return Row(id, (schedule, depart), aircraft, leg)
+    arrive = Arrive(came, line.known("arr_delay"))
+    return Row(id, (schedule, depart, arrive), aircraft, leg)

@@ -17,7 +17,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from .build import Built, OnProgress, Progress, Step
-from .models import Tallies, Tally
+from .models import Tallies
 from .race import Race
 
 _AIRLINES: Final = Path(__file__).with_name("data") / "airlines.csv"
@@ -61,17 +61,10 @@ def _lines(console: Console) -> OnProgress:
 
     def show(now: Progress) -> None:
         nonlocal shown
-        twentieth = max(1, now.of // 20)
-        if (
-            shown is None
-            or now.rows - shown.rows >= twentieth
-            or (now.rows == now.of and now != shown)
-        ):
-            shown = now
-            line(
-                console,
-                f"progress: flights={now.rows}/{now.of} read={now.position}/{now.head}",
-            )
+        done = now.rows == now.of and now != shown
+        if done or shown is None or now.rows - shown.rows >= max(1, now.of // 20):
+            shown, flights = now, f"flights={now.rows}/{now.of}"
+            line(console, f"progress: {flights} read={now.position}/{now.head}")
 
     return show
 
@@ -98,18 +91,13 @@ def tallies(
         table.add_column(column, justify="right")
     for key, tally in sorted(of.items(), key=lambda item: -item[1].departures):
         label = f"{key} {names[key]}" if key in names else key
-        table.add_row(label, *_cells(tally))
+        table.add_row(
+            *(label, f"{tally.departures:,}", f"{tally.cancellations:,}"),
+            _mean(tally.departure_delay, tally.departures),
+            _mean(tally.arrival_delay, tally.arrivals),
+        )
     console.print()
     console.print(table)
-
-
-def _cells(tally: Tally) -> tuple[str, ...]:
-    return (
-        f"{tally.departures:,}",
-        f"{tally.cancellations:,}",
-        _mean(tally.departure_delay, tally.departures),
-        _mean(tally.arrival_delay, tally.arrivals),
-    )
 
 
 def _mean(total: int, count: int) -> str:

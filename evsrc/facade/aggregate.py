@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import (
     Any,
-    ClassVar,
     Final,
     Generic,
     Self,
@@ -29,7 +28,7 @@ from ..core.errors import (
     EventVersionError,
 )
 from .events import DomainEvent
-from .handlers import HandlerTable, Unregistered, check_unregistered
+from .handlers import Declarative
 
 TState = TypeVar("TState")
 
@@ -258,7 +257,7 @@ class AggregateRoot(ABC, Generic[TState]):
         )
 
 
-class DeclarativeAggregate(AggregateRoot[TState], ABC):
+class DeclarativeAggregate(Declarative, AggregateRoot[TState], ABC):
     """An aggregate whose events are applied by methods marked with `@handles`.
 
     Class attributes:
@@ -266,17 +265,9 @@ class DeclarativeAggregate(AggregateRoot[TState], ABC):
             "ignore" (the default), "warn" or "error" (UnhandledEventError).
     """
 
-    unregistered_event_handling: Unregistered = "ignore"
-    _handlers: ClassVar[HandlerTable]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        check_unregistered(cls, cls.unregistered_event_handling)
-        cls._handlers = HandlerTable(cls, is_async=False, most=1)
-
     def _apply(self, event: DomainEvent) -> None:
-        found = self._handlers.handlers.get(type(event))
+        found = self._handlers.get(type(event))
         if found is None:
-            self._handlers.missing(event, self.unregistered_event_handling)
+            self._unhandled(event)
         else:
             getattr(self, found[0])(event)

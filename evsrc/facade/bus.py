@@ -13,12 +13,20 @@ from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from .events import DomainEvent
 
 _log: Final = logging.getLogger("evsrc")
 _PATIENCE: Final = timedelta(milliseconds=100)
+_STATS: Final = (
+    "events_published",
+    "handlers_invoked",
+    "handler_errors",
+    "background_tasks_created",
+    "background_tasks_completed",
+)
 
 Settle: TypeAlias = Callable[[timedelta], Awaitable[None]]
 """Wait for readers of the log that are about to see what was just saved."""
@@ -65,9 +73,10 @@ class EventBus(ABC):
     ) -> bool:
         """Undo `subscribe`; tell whether there was something to undo."""
 
-    @abstractmethod
     def subscribe_all(self, subscriber: Subscribes) -> None:
         """Subscribe an object to the classes that it names itself."""
+        for event_type in subscriber.subscribed_to():
+            self.subscribe(event_type, subscriber)
 
     @abstractmethod
     def subscribe_to_all_events(self, handler: EventHandlerLike) -> None:
@@ -103,16 +112,7 @@ class InMemoryEventBus(EventBus):
         self._by_type: defaultdict[type[DomainEvent], list[_Outlet]] = defaultdict(list)
         self._wildcards: list[_Outlet] = []
         self._settle: list[Settle] = []
-        self._stats: dict[str, int] = dict.fromkeys(
-            (
-                "events_published",
-                "handlers_invoked",
-                "handler_errors",
-                "background_tasks_created",
-                "background_tasks_completed",
-            ),
-            0,
-        )
+        self._stats: dict[str, int] = dict.fromkeys(_STATS, 0)
 
     async def publish(
         self, events: Sequence[DomainEvent], background: bool = False
@@ -124,27 +124,21 @@ class InMemoryEventBus(EventBus):
             for outlet in (*self._by_type.get(type(event), ()), *self._wildcards):
                 outlet.queue.append(event)
                 touched[id(outlet)] = outlet
-        working = {self._working(outlet): outlet for outlet in touched.values()}
+        waits: dict[asyncio.Task[None], _Outlet] = {}
+        for outlet in touched.values():
+            if outlet.task is None:
+                self._stats["background_tasks_created"] += 1
+                outlet.task = asyncio.create_task(self._work_off(outlet))
+            if outlet.task is not asyncio.current_task() and not outlet.slow:
+                waits[outlet.task] = outlet
         if background:
             return
-        here = asyncio.current_task()
-        waits = {
-            task: outlet
-            for task, outlet in working.items()
-            if task is not here and not outlet.slow
-        }
         if waits:
             _, late = await asyncio.wait(waits, timeout=_PATIENCE.total_seconds())
             for task in late:
                 waits[task].slow = True
         for settle in tuple(self._settle):
             await settle(_PATIENCE)
-
-    def _working(self, outlet: _Outlet) -> asyncio.Task[None]:
-        if outlet.task is None:
-            self._stats["background_tasks_created"] += 1
-            outlet.task = asyncio.create_task(self._work_off(outlet))
-        return outlet.task
 
     async def _work_off(self, outlet: _Outlet) -> None:
         try:
@@ -174,11 +168,6 @@ class InMemoryEventBus(EventBus):
         """Undo `subscribe`; tell whether there was something to undo."""
         return _remove(self._by_type[event_type], handler)
 
-    def subscribe_all(self, subscriber: Subscribes) -> None:
-        """Subscribe an object to the classes that it names itself."""
-        for event_type in subscriber.subscribed_to():
-            self.subscribe(event_type, subscriber)
-
     def subscribe_to_all_events(self, handler: EventHandlerLike) -> None:
         """Give every event to *handler*."""
         self._wildcards.append(self._outlet(handler))
@@ -187,10 +176,13 @@ class InMemoryEventBus(EventBus):
         """Undo `subscribe_to_all_events`; tell whether there was something to undo."""
         return _remove(self._wildcards, handler)
 
+    def _outlets(self) -> list[_Outlet]:
+        return [*self._wildcards, *chain.from_iterable(self._by_type.values())]
+
     def _outlet(self, handler: EventHandlerLike) -> _Outlet:
         """Give the one queue of a handler, so that it sees events in order."""
-        known = (*self._wildcards, *(o for os in self._by_type.values() for o in os))
-        return next((o for o in known if o.handler == handler), _Outlet(handler))
+        known = (outlet for outlet in self._outlets() if outlet.handler == handler)
+        return next(known, _Outlet(handler))
 
     def clear_subscribers(self) -> None:
         """Forget all handlers."""
@@ -218,8 +210,7 @@ class InMemoryEventBus(EventBus):
 
     async def shutdown(self, timeout: float = 30.0) -> None:
         """Wait up to *timeout* seconds for handlers at work, then cancel them."""
-        outlets = (*self._wildcards, *(o for os in self._by_type.values() for o in os))
-        tasks = {outlet.task for outlet in outlets if outlet.task is not None}
+        tasks = {o.task for o in self._outlets() if o.task is not None}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=timeout)
             for task in late:

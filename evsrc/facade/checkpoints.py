@@ -1,19 +1,17 @@
 """Keep what projections and subscriptions have handled, for class-based users."""
 
+# ruff: noqa: D102 - what a table does is documented by `CheckpointRepository`
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from ..ports import START
 from ..stores.rows import micros, time_of
-from .tables import Execute, on_connection
-
-if TYPE_CHECKING:
-    import aiosqlite
+from .tables import Execute, Memory, SQLiteConnection, on_connection
 
 
 class CheckpointData(Struct, frozen=True):
@@ -73,90 +71,14 @@ class CheckpointRepository(Protocol):
         ...
 
 
-class _Reports:
-    """What every repository can tell from its checkpoints."""
-
-    async def get_all_checkpoints(self) -> list[CheckpointData]:
-        raise NotImplementedError  # pragma: no cover - both repositories have their own
-
-    async def get_lag_metrics(self, projection_name: str) -> LagMetrics | None:
-        """Tell how long ago the last event was handled; None: never."""
-        for data in await self.get_all_checkpoints():
-            if data.projection_name == projection_name and data.last_processed_at:
-                at = data.last_processed_at
-                return LagMetrics(
-                    projection_name,
-                    None if data.last_event_id is None else str(data.last_event_id),
-                    max(0.0, (datetime.now(UTC) - at).total_seconds()),
-                    data.events_processed,
-                    at.isoformat(),
-                )
-        return None
-
-
-class InMemoryCheckpointRepository(_Reports):
-    """Checkpoints that live as long as the process."""
-
-    def __init__(self) -> None:
-        self._data: dict[str, CheckpointData] = {}
-
-    def _get(self, name: str) -> CheckpointData:
-        return self._data.get(name, CheckpointData(name))
-
-    async def get_checkpoint(self, projection_name: str) -> UUID | None:
-        """Give the id of the last handled event."""
-        return self._get(projection_name).last_event_id
-
-    async def update_checkpoint(
-        self, projection_name: str, event_id: UUID, event_type: str
-    ) -> None:
-        """Note one more handled event."""
-        self._note(projection_name, event_id, event_type, None)
-
-    async def get_position(self, subscription_id: str) -> int | None:
-        """Give a subscription's position in the log."""
-        return self._get(subscription_id).global_position
-
-    async def save_position(
-        self, subscription_id: str, position: int, event_id: UUID, event_type: str
-    ) -> None:
-        """Note a subscription's position, and the event there."""
-        self._note(subscription_id, event_id, event_type, position)
-
-    def _note(
-        self, name: str, event_id: UUID, event_type: str, position: int | None
-    ) -> None:
-        known = self._get(name)
-        self._data[name] = structs.replace(
-            known,
-            last_event_id=event_id,
-            last_event_type=event_type,
-            last_processed_at=datetime.now(UTC),
-            events_processed=known.events_processed + 1,
-            global_position=known.global_position if position is None else position,
-        )
-
-    async def reset_checkpoint(self, projection_name: str) -> None:
-        """Forget a checkpoint."""
-        self._data.pop(projection_name, None)
-
-    async def get_all_checkpoints(self) -> list[CheckpointData]:
-        """Give all checkpoints, by name."""
-        return [self._data[name] for name in sorted(self._data)]
-
-    async def clear(self) -> None:
-        """Forget all checkpoints."""
-        self._data.clear()
-
-
 CREATE: Final = """
 CREATE TABLE IF NOT EXISTS evsrc_projection_checkpoint (
   name             TEXT PRIMARY KEY,
   last_event_id    TEXT,
   last_event_type  TEXT,
-  processed_at     INTEGER,
-  events_processed INTEGER NOT NULL,
-  position         INTEGER
+  processed_at     BIGINT,
+  events_processed BIGINT NOT NULL,
+  position         BIGINT
 )"""
 _NOTE: Final = """
 INSERT INTO evsrc_projection_checkpoint AS kept
@@ -179,93 +101,79 @@ _SELECT: Final = """
 SELECT name, last_event_id, last_event_type, processed_at, events_processed, position
   FROM evsrc_projection_checkpoint
  WHERE name = :name
-    OR (CAST(:name AS TEXT) IS NULL AND name NOT LIKE '%#letter/%')
- ORDER BY name"""  # a name with "#letter/" only notes which dead letter was handled
+    OR (CAST(:name AS TEXT) IS NULL AND name NOT LIKE '%#letter/%')"""
+# a name with "#letter/" only notes which dead letter was handled
 _FORGET: Final = "DELETE FROM evsrc_projection_checkpoint WHERE name = :name"
+_CLEAR: Final = "DELETE FROM evsrc_projection_checkpoint"
 
 
-class SQLCheckpointRepository(_Reports):
-    """Checkpoints in a table of a database.
-
-    Args:
-        execute: runs the statements.
-    """
+class SQLCheckpointRepository(CheckpointRepository):
+    """Checkpoints in a table of a database; *execute* runs the statements."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
 
     async def get_checkpoint(self, projection_name: str) -> UUID | None:
-        """Give the id of the last handled event."""
-        found = await self._find(projection_name)
-        return None if found is None else found.last_event_id
+        found = await self._select(projection_name)
+        return found[0].last_event_id if found else None
+
+    async def get_position(self, subscription_id: str) -> int | None:
+        found = await self._select(subscription_id)
+        return found[0].global_position if found else None
 
     async def update_checkpoint(
         self, projection_name: str, event_id: UUID, event_type: str
     ) -> None:
-        """Note one more handled event."""
-        await self._note(projection_name, event_id, event_type, None)
-
-    async def get_position(self, subscription_id: str) -> int | None:
-        """Give a subscription's position in the log."""
-        found = await self._find(subscription_id)
-        return None if found is None else found.global_position
+        await self.move_position(projection_name, None, None, event_id, event_type)
 
     async def save_position(
         self, subscription_id: str, position: int, event_id: UUID, event_type: str
     ) -> None:
-        """Note a subscription's position, and the event there."""
-        await self._note(subscription_id, event_id, event_type, position)
+        await self.move_position(subscription_id, position, None, event_id, event_type)
 
     async def move_position(
         self,
-        subscription_id: str,
-        position: int,
+        name: str,
+        position: int | None,
         after: int | None,
         event_id: UUID | None,
         event_type: str | None,
     ) -> bool:
         """Move a position that is at *after* (0: not there); tell whether it was.
 
-        Of two who move it from the same place, one does. None: wherever it is.
+        Of two who move it from the same place, one does. After None: wherever it is.
         """
-        values: dict[str, object] = {
-            "name": subscription_id,
+        values = {
+            "name": name,
             "event_id": None if event_id is None else str(event_id),
             "event_type": event_type,
             "now": micros(datetime.now(UTC)),
             "position": position,
         }
-        if after is None:
-            return (await self._execute(_NOTE, values)).changed > 0
+        statement = _NOTE
         if after == START:
-            done = await self._execute(_NOTE + _ONLY_NEW, values)
-        else:
-            done = await self._execute(_MOVE, {**values, "after": after})
-        return done.changed > 0
-
-    async def _note(
-        self, name: str, event_id: UUID, event_type: str, position: int | None
-    ) -> None:
-        values = {
-            "name": name,
-            "event_id": str(event_id),
-            "event_type": event_type,
-            "now": micros(datetime.now(UTC)),
-            "position": position,
-        }
-        await self._execute(_NOTE, values)
+            statement += _ONLY_NEW
+        elif after is not None:
+            statement, values["after"] = _MOVE, after
+        return (await self._execute(statement, values)).changed > 0
 
     async def reset_checkpoint(self, projection_name: str) -> None:
-        """Forget a checkpoint."""
         await self._execute(_FORGET, {"name": projection_name})
 
-    async def _find(self, name: str) -> CheckpointData | None:
-        found = await self._select(name)
-        return found[0] if found else None
-
     async def get_all_checkpoints(self) -> list[CheckpointData]:
-        """Give all checkpoints, by name."""
-        return await self._select(None)
+        return sorted(await self._select(None), key=lambda data: data.projection_name)
+
+    async def get_lag_metrics(self, projection_name: str) -> LagMetrics | None:
+        for data in await self._select(projection_name):
+            if at := data.last_processed_at:
+                return LagMetrics(
+                    projection_name,
+                    None if data.last_event_id is None else str(data.last_event_id),
+                    max(0.0, (datetime.now(UTC) - at).total_seconds()),
+                    data.events_processed,
+                    at.isoformat(),
+                )
+        return None
 
     async def _select(self, name: str | None) -> list[CheckpointData]:
         return [
@@ -274,13 +182,23 @@ class SQLCheckpointRepository(_Reports):
                 None if event_id is None else UUID(event_id),
                 event_type,
                 None if at is None else time_of(at),
-                processed,
-                position,
+                *counts,
             )
-            for name, event_id, event_type, at, processed, position in (
+            for name, event_id, event_type, at, *counts in (
                 await self._execute(_SELECT, {"name": name})
             ).rows
         ]
+
+
+class InMemoryCheckpointRepository(SQLCheckpointRepository):
+    """Checkpoints that live as long as the process."""
+
+    def __init__(self) -> None:
+        super().__init__(Memory(CREATE))
+
+    async def clear(self) -> None:
+        """Forget all checkpoints."""
+        await self._execute(_CLEAR, {})
 
 
 class SQLiteCheckpointRepository(SQLCheckpointRepository):
@@ -293,5 +211,5 @@ class SQLiteCheckpointRepository(SQLCheckpointRepository):
         connection: the caller's; it stays the caller's to close.
     """
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: SQLiteConnection) -> None:
         super().__init__(on_connection(connection, CREATE))

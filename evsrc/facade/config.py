@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from math import inf
 from typing import Literal
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from ..core.breaker import Breaker
 from ..core.errors import SubscriptionConfigError
 from ..runtime.delivery import CheckpointDue, after_event, after_page, after_time
 from .events import DomainEvent
-from .retrying import CircuitBreakerConfig, RetryConfig
+from .retrying import CircuitBreakerConfig, RetryConfig, check_ranges
 
 
 class CheckpointStrategy(Enum):
@@ -82,20 +82,21 @@ class SubscriptionConfig:
         start = self.start_from
         named = start in ("beginning", "end", "checkpoint")
         if not named and (not isinstance(start, int) or start < 0):
-            _refuse("start_from", start, "a position >= 0, or a named start")
-        for name, least, most in (
-            ("batch_size", 1, math.inf),
-            ("checkpoint_interval_seconds", 0.001, math.inf),
-            ("processing_timeout", 0.001, math.inf),
-            ("max_retries", 0, math.inf),
-            ("initial_retry_delay", 0, self.max_retry_delay),
-            ("retry_exponential_base", 1, math.inf),
-            ("retry_jitter", 0, 1),
-            ("circuit_breaker_failure_threshold", 1, math.inf),
-            ("circuit_breaker_recovery_timeout", 0, math.inf),
-        ):
-            if not least <= getattr(self, name) <= most:
-                _refuse(name, getattr(self, name), f"from {least} to {most}")
+            raise SubscriptionConfigError(
+                f"start_from must be a position >= 0, or a named start, not {start!r}"
+            )
+        check_ranges(
+            self,
+            batch_size=(1, inf),
+            checkpoint_interval_seconds=(0.001, inf),
+            processing_timeout=(0.001, inf),
+            max_retries=(0, inf),
+            initial_retry_delay=(0, self.max_retry_delay),
+            retry_exponential_base=(1, inf),
+            retry_jitter=(0, 1),
+            circuit_breaker_failure_threshold=(1, inf),
+            circuit_breaker_recovery_timeout=(0, inf),
+        )
 
     def get_retry_config(self) -> RetryConfig:
         """Give how a failed event is tried again."""
@@ -117,10 +118,6 @@ class SubscriptionConfig:
         )
 
 
-def _refuse(name: str, value: object, wanted: str) -> None:
-    raise SubscriptionConfigError(f"{name} must be {wanted}, not {value!r}")
-
-
 def breaker_of(config: SubscriptionConfig) -> Breaker | None:
     """Give the core's breaker; its pauses are all of one length."""
     circuit = config.get_circuit_breaker_config()
@@ -132,22 +129,20 @@ def breaker_of(config: SubscriptionConfig) -> Breaker | None:
 
 def checkpoint_due(config: SubscriptionConfig) -> CheckpointDue:
     """Give the core's rule of when the position is saved."""
-    match config.checkpoint_strategy:
-        case CheckpointStrategy.EVERY_BATCH:
-            return after_page
-        case CheckpointStrategy.EVERY_EVENT:
-            return after_event
-        case CheckpointStrategy.PERIODIC:
-            return after_time(timedelta(seconds=config.checkpoint_interval_seconds))
+    named = {
+        CheckpointStrategy.EVERY_BATCH: after_page,
+        CheckpointStrategy.EVERY_EVENT: after_event,
+    }
+    every = timedelta(seconds=config.checkpoint_interval_seconds)
+    return named.get(config.checkpoint_strategy) or after_time(every)
 
 
 def create_catch_up_config(
     batch_size: int = 1000, checkpoint_every_batch: bool = True
 ) -> SubscriptionConfig:
     """Give a configuration for working through a long history."""
-    strategy = CheckpointStrategy.EVERY_BATCH
-    if not checkpoint_every_batch:
-        strategy = CheckpointStrategy.PERIODIC
+    kinds = CheckpointStrategy
+    strategy = kinds.EVERY_BATCH if checkpoint_every_batch else kinds.PERIODIC
     return SubscriptionConfig(
         start_from="beginning", batch_size=batch_size, checkpoint_strategy=strategy
     )

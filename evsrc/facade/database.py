@@ -104,13 +104,9 @@ def record_of(
     record: Record[DomainEvent],
     last: Callable[[], Recorded[DomainEvent] | None],
 ) -> Record[DomainEvent]:
-    """Give the store's record, its transactions being those of the read model.
+    """Give the manager's *store*, its transactions being those of the read model.
 
-    Args:
-        projection: whose read model.
-        store: the manager's store.
-        record: its record.
-        last: the event that was dealt with last.
+    *last* gives the event that was dealt with last.
 
     Raises:
         SubscriptionConfigError: the read model is in another event store.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any, Protocol
-from uuid import UUID
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 from ..core.event import Recorded
 from ..core.expectation import AnyQuery
-from ..core.policy import Failure, FailurePolicy, Outcome, Park, Skip, Stop
+from ..core.policy import Failure, FailurePolicy, Outcome, Park, Retry, Skip, Stop
 from ..ports import Checkpoint, Checkpoints, SaveCheckpoint, Transaction
 from ..runtime.delivery import (
     AnyHandler,
@@ -24,29 +25,24 @@ from ..runtime.delivery import (
 from .checkpoints import CheckpointRepository
 from .config import breaker_of, checkpoint_due
 from .database import DatabaseProjection
+from .dlq import DeadLetters
 from .events import DomainEvent
-from .failures import Callbacks, ErrorClassifier, ErrorHandlingConfig, now
+from .failures import (
+    ErrorCallback,
+    ErrorClassifier,
+    ErrorHandlingConfig,
+    ErrorInfo,
+    now,
+)
 from .filters import EventFilter
-from .retrying import ExponentialBackoffRetryPolicy, RetryPolicy, failure_policy
+from .retrying import ExponentialBackoffRetryPolicy, RetryPolicy
 from .subscribers import HandlesBatches
 from .subscription import Subscription
 from .tables import outages
 
+_log: Final = logging.getLogger("evsrc")
 
-class DeadLetters(Protocol):
-    """Where events go that a subscriber cannot handle."""
-
-    async def add_failed_event(
-        self,
-        event_id: UUID,
-        projection_name: str,
-        event_type: str,
-        event_data: dict[str, Any],
-        error: Exception,
-        retry_count: int = 0,
-    ) -> None:
-        """Keep an event with its error."""
-        ...
+Wants: TypeAlias = Callable[[ErrorInfo], bool]
 
 
 class Delivering:
@@ -56,15 +52,13 @@ class Delivering:
         self,
         checkpoints: CheckpointRepository,
         dead_letters: DeadLetters | None,
-        handling: ErrorHandlingConfig | None,
+        handling: ErrorHandlingConfig,
     ) -> None:
-        self.callbacks = Callbacks()
-        self.handling = handling
+        self.callbacks: list[tuple[Wants, ErrorCallback]] = []
+        self._handling = handling
         self._checkpoints = checkpoints
         self._dead_letters = dead_letters
-        given = None if handling is None else handling.classifier
-        self._classifier = given or ErrorClassifier()
-        self._judges = given is not None
+        self._classifier = handling.classifier or ErrorClassifier()
 
     def dead_letters_of(self, subscription: Subscription) -> DeadLetters | None:
         """Give the projection's own, else the manager's."""
@@ -76,7 +70,10 @@ class Delivering:
     ) -> Delivery[DomainEvent]:
         """Give how the core is to run a subscription."""
         config = subscription.config
-        last = self._last(subscription)
+        kept = self.dead_letters_of(subscription) is not None
+        last = self._handling.last(dead_letters=kept)
+        if not config.continue_on_error:
+            last = Stop()
         in_transaction = isinstance(subscription.subscriber, DatabaseProjection)
         return Delivery(
             query=query,
@@ -92,40 +89,31 @@ class Delivering:
 
     # Failures.
 
-    def _last(self, subscription: Subscription) -> Skip | Park | Stop:
-        kept = self.dead_letters_of(subscription) is not None
-        if not subscription.config.continue_on_error:
-            return Stop()
-        if self.handling is not None:
-            return self.handling.last(dead_letters=kept)
-        return Park() if kept else Stop()
-
     def _policy(
         self, subscription: Subscription, last: Skip | Park | Stop
     ) -> FailurePolicy:
-        if self.handling is not None and not self.handling.retries:
-            return self._limited(subscription, lambda _: last)
+        """Retry as the projection or the configuration says, then do *last*."""
+        handling, classify = self._handling, self._classifier.classify
+        most = handling.max_errors_before_stop
         own: RetryPolicy | None = getattr(subscription.subscriber, "retry_policy", None)
         retry = own or ExponentialBackoffRetryPolicy(
             subscription.config.get_retry_config()
         )
-        if not self._judges:
-            return self._limited(subscription, failure_policy(retry, last))
-        classify = self._classifier.classify
-        judged = failure_policy(retry, last, lambda error: classify(error).retryable)
-        return self._limited(subscription, judged)
 
-    def _limited(
-        self, subscription: Subscription, policy: FailurePolicy
-    ) -> FailurePolicy:
-        most = None if self.handling is None else self.handling.max_errors_before_stop
-        if most is None:
-            return policy
+        def policy(failure: Failure) -> Outcome:
+            attempt, error = failure.attempt - 1, failure.error
+            if most is not None and subscription.events_failed >= most:
+                return Stop()
+            if (
+                handling.retries
+                and attempt < retry.max_retries
+                and (handling.classifier is None or classify(error).retryable)
+                and retry.should_retry(attempt, error)
+            ):
+                return Retry(timedelta(seconds=max(0.0, retry.get_backoff(attempt))))
+            return last
 
-        def limited(failure: Failure) -> Outcome:
-            return Stop() if subscription.events_failed >= most else policy(failure)
-
-        return limited
+        return policy
 
     def _park(self, subscription: Subscription) -> ParkEvent[DomainEvent]:
         async def park(parked: Parked[DomainEvent]) -> None:
@@ -186,17 +174,15 @@ class Delivering:
         """Give the core's handler: by itself, in batches, or in transactions."""
         subscriber: Any = subscription.subscriber
         timeout = subscription.config.processing_timeout
+        deliver = partial(self._deliver, subscription, chosen)
         if isinstance(subscriber, DatabaseProjection):
-            projection = subscriber
+            handle_in = subscriber.handle_in
 
             async def apply(
                 tx: Transaction[DomainEvent], batch: Sequence[Recorded[DomainEvent]]
             ) -> None:
-                async def work(events: list[DomainEvent]) -> None:
-                    await projection.handle_in(tx.connection, events)
-
-                await self._deliver(
-                    subscription, chosen, batch, _in_time(work, timeout)
+                await deliver(
+                    batch, _in_time(partial(handle_in, tx.connection), timeout)
                 )
 
             return Transactional(apply)
@@ -204,15 +190,13 @@ class Delivering:
             call = _in_time(subscriber.handle_batch, timeout)
 
             async def many(batch: Sequence[Recorded[DomainEvent]]) -> None:
-                await self._deliver(subscription, chosen, batch, call)
+                await deliver(batch, call)
 
             return Batched(many)
         handle = _in_time(subscriber.handle, timeout)
 
         async def one(recorded: Recorded[DomainEvent]) -> None:
-            await self._deliver(
-                subscription, chosen, (recorded,), lambda events: handle(events[0])
-            )
+            await deliver((recorded,), lambda events: handle(events[0]))
 
         return one
 
@@ -230,11 +214,23 @@ class Delivering:
             except Exception as error:
                 if len(batch) == 1:  # of more, which one it was is found out first
                     info = subscription.note_error(batch[0], error, self._classifier)
-                    await self.callbacks.tell(info)
+                    await self._tell(info)
                 raise
             subscription.last_processed_at = now()
         subscription.filtered += len(batch) - len(wanted)
         subscription.note_delivered(batch[-1])
+
+    async def _tell(self, info: ErrorInfo) -> None:
+        """Tell who wants to know; who raises is logged, and changes nothing."""
+        for wants, callback in self.callbacks:
+            if wants(info):
+                try:
+                    done = callback(info)
+                    if inspect.isawaitable(done):
+                        await done
+                except Exception as error:  # noqa: BLE001 - it is not the handler's
+                    name = type(error).__qualname__
+                    _log.warning("an error callback raised %s", name)
 
 
 def _in_time(

@@ -1,32 +1,20 @@
 """Keep events that could not be handled, for class-based users to look at and retry."""
 
+# ruff: noqa: D102 - what a table does is documented by `DLQRepository`
 from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from itertools import count
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Final,
-    Literal,
-    Protocol,
-    TypeAlias,
-    runtime_checkable,
-)
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from ..core.codec import enc_hook, storable
 from ..stores.rows import micros, time_of
-from .tables import Execute, on_connection
-
-if TYPE_CHECKING:
-    import aiosqlite
+from .tables import Execute, Memory, SQLiteConnection, on_connection
 
 DLQStatus: TypeAlias = Literal["failed", "retrying", "resolved"]
 
@@ -71,12 +59,8 @@ class ProjectionFailureCount(Struct, frozen=True):
     most_recent_failure: datetime
 
 
-@runtime_checkable
-class DLQRepository(Protocol):
-    """Where failed events are kept.
-
-    Event and projection are the key: one that fails again is the same entry.
-    """
+class DeadLetters(Protocol):
+    """Where events go that a subscriber cannot handle."""
 
     async def add_failed_event(
         self,
@@ -89,6 +73,14 @@ class DLQRepository(Protocol):
     ) -> None:
         """Keep an event with its error; again: "failed", with the first time kept."""
         ...
+
+
+@runtime_checkable
+class DLQRepository(DeadLetters, Protocol):
+    """Where failed events are kept.
+
+    Event and projection are the key: one that fails again is the same entry.
+    """
 
     async def get_failed_events(
         self,
@@ -127,132 +119,7 @@ class DLQRepository(Protocol):
         ...
 
 
-class InMemoryDLQRepository:
-    """Failed events that are kept as long as the process lives."""
-
-    def __init__(self) -> None:
-        self._entries: dict[tuple[UUID, str], DLQEntry] = {}
-        self._ids = count(1)
-
-    async def add_failed_event(
-        self,
-        event_id: UUID,
-        projection_name: str,
-        event_type: str,
-        event_data: dict[str, Any],
-        error: Exception,
-        retry_count: int = 0,
-    ) -> None:
-        """Keep an event with its error; again: "failed", with the first time kept."""
-        key, now = (event_id, projection_name), datetime.now(UTC)
-        known = self._entries.get(key)
-        message, stacktrace = _described(error)
-        self._entries[key] = DLQEntry(
-            id=next(self._ids) if known is None else known.id,
-            event_id=event_id,
-            projection_name=projection_name,
-            event_type=event_type,
-            event_data=_decode(_encode(event_data)),
-            error_message=message,
-            error_stacktrace=stacktrace,
-            retry_count=retry_count,
-            first_failed_at=now if known is None else known.first_failed_at,
-            last_failed_at=now,
-        )
-
-    async def get_failed_events(
-        self,
-        projection_name: str | None = None,
-        status: DLQStatus | None = "failed",
-        limit: int = 100,
-    ) -> list[DLQEntry]:
-        """Give entries, those that failed first first."""
-        found = [
-            entry
-            for entry in self._entries.values()
-            if projection_name in (None, entry.projection_name)
-            and status in (None, entry.status)
-        ]
-        return sorted(found, key=lambda e: (e.first_failed_at, e.id))[:limit]
-
-    async def get_failed_event_by_id(self, dlq_id: int) -> DLQEntry | None:
-        """Give the entry of an id, or None."""
-        return next((e for e in self._entries.values() if e.id == dlq_id), None)
-
-    async def mark_resolved(self, dlq_id: int, resolved_by: str | UUID) -> bool:
-        """Note who has dealt with an entry; tell whether it was open until now."""
-        entry = await self.get_failed_event_by_id(dlq_id)
-        if entry is None or entry.status == "resolved":
-            return False
-        self._put(
-            replace(
-                entry,
-                status="resolved",
-                resolved_at=datetime.now(UTC),
-                resolved_by=storable(str(resolved_by)),
-            )
-        )
-        return True
-
-    async def mark_retrying(self, dlq_id: int) -> bool:
-        """Take an entry to try it again; tell whether nobody else had taken it."""
-        entry = await self.get_failed_event_by_id(dlq_id)
-        if entry is None or entry.status != "failed":
-            return False
-        self._put(replace(entry, status="retrying"))
-        return True
-
-    def _put(self, entry: DLQEntry) -> None:
-        self._entries[entry.event_id, entry.projection_name] = entry
-
-    def _open(self) -> list[DLQEntry]:
-        return [e for e in self._entries.values() if e.status != "resolved"]
-
-    async def get_failure_stats(self) -> DLQStats:
-        """Count what is not resolved."""
-        entries = self._open()
-        failed = sum(entry.status == "failed" for entry in entries)
-        return DLQStats(
-            failed,
-            len(entries) - failed,
-            len({entry.projection_name for entry in entries}),
-            min((entry.first_failed_at for entry in entries), default=None),
-        )
-
-    async def get_projection_failure_counts(self) -> list[ProjectionFailureCount]:
-        """Count what is not resolved by projection, the most first."""
-        grouped: dict[str, list[DLQEntry]] = {}
-        for entry in self._open():
-            grouped.setdefault(entry.projection_name, []).append(entry)
-        counts = [
-            ProjectionFailureCount(
-                name,
-                len(entries),
-                min(entry.first_failed_at for entry in entries),
-                max(entry.last_failed_at for entry in entries),
-            )
-            for name, entries in grouped.items()
-        ]
-        return sorted(counts, key=lambda c: (-c.failure_count, c.projection_name))
-
-    async def delete_resolved_events(self, older_than_days: int = 30) -> int:
-        """Forget what was resolved that many days ago or before; tell how many."""
-        before = _days_ago(older_than_days)
-        gone = [
-            key
-            for key, entry in self._entries.items()
-            if entry.resolved_at is not None and entry.resolved_at <= before
-        ]
-        for key in gone:
-            del self._entries[key]
-        return len(gone)
-
-    async def clear(self) -> None:
-        """Forget all entries."""
-        self._entries.clear()
-
-
-_CREATE: Final = """
+CREATE: Final = """
 CREATE TABLE IF NOT EXISTS evsrc_projection_failure (
   id               INTEGER PRIMARY KEY AUTOINCREMENT,
   event_id         TEXT    NOT NULL,
@@ -261,11 +128,11 @@ CREATE TABLE IF NOT EXISTS evsrc_projection_failure (
   event_data       TEXT    NOT NULL,
   error_message    TEXT    NOT NULL,
   error_stacktrace TEXT,
-  retry_count      INTEGER NOT NULL,
-  first_failed_at  INTEGER NOT NULL,
-  last_failed_at   INTEGER NOT NULL,
+  retry_count      BIGINT  NOT NULL,
+  first_failed_at  BIGINT  NOT NULL,
+  last_failed_at   BIGINT  NOT NULL,
   status           TEXT    NOT NULL,
-  resolved_at      INTEGER,
+  resolved_at      BIGINT,
   resolved_by      TEXT,
   UNIQUE (event_id, projection_name)
 )"""
@@ -306,18 +173,15 @@ SELECT count(CASE WHEN status = 'failed' THEN 1 END),
 _COUNTS: Final = """
 SELECT projection_name, count(*), min(first_failed_at), max(last_failed_at)
   FROM evsrc_projection_failure WHERE status <> 'resolved'
- GROUP BY projection_name ORDER BY count(*) DESC, projection_name"""
+ GROUP BY projection_name"""
 _DELETE: Final = """
 DELETE FROM evsrc_projection_failure
  WHERE status = 'resolved' AND resolved_at <= :before"""
+_CLEAR: Final = "DELETE FROM evsrc_projection_failure"
 
 
-class SQLDLQRepository:
-    """Failed events in a table of a database.
-
-    Args:
-        execute: runs the statements.
-    """
+class SQLDLQRepository(DLQRepository):
+    """Failed events in a table of a database."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
@@ -331,7 +195,6 @@ class SQLDLQRepository:
         error: Exception,
         retry_count: int = 0,
     ) -> None:
-        """Keep an event with its error; again: "failed", with the first time kept."""
         message, stacktrace = _described(error)
         values = {
             "event_id": str(event_id),
@@ -351,63 +214,56 @@ class SQLDLQRepository:
         status: DLQStatus | None = "failed",
         limit: int = 100,
     ) -> list[DLQEntry]:
-        """Give entries, those that failed first first."""
-        return await self._list(None, projection_name, status, limit)
+        return await self._list(
+            id=None, projection_name=projection_name, status=status, limit=limit
+        )
 
     async def get_failed_event_by_id(self, dlq_id: int) -> DLQEntry | None:
-        """Give the entry of an id, or None."""
-        found = await self._list(dlq_id, None, None, 1)
+        found = await self._list(id=dlq_id, projection_name=None, status=None, limit=1)
         return found[0] if found else None
 
-    async def _list(
-        self,
-        id: int | None,
-        projection_name: str | None,
-        status: str | None,
-        limit: int,
-    ) -> list[DLQEntry]:
-        values = {
-            "id": id,
-            "projection_name": projection_name,
-            "status": status,
-            "limit": limit,
-        }
+    async def _list(self, **values: object) -> list[DLQEntry]:
         return list(map(_entry, (await self._execute(_LIST, values)).rows))
 
     async def mark_resolved(self, dlq_id: int, resolved_by: str | UUID) -> bool:
-        """Note who has dealt with an entry; tell whether it was open until now."""
-        values = {
-            "id": dlq_id,
-            "now": micros(datetime.now(UTC)),
-            "resolved_by": storable(str(resolved_by)),
-        }
+        by, at = storable(str(resolved_by)), micros(datetime.now(UTC))
+        values = {"id": dlq_id, "now": at, "resolved_by": by}
         return (await self._execute(_RESOLVE, values)).changed > 0
 
     async def mark_retrying(self, dlq_id: int) -> bool:
-        """Take an entry to try it again; tell whether nobody else had taken it."""
         return (await self._execute(_RETRY, {"id": dlq_id})).changed > 0
 
     async def get_failure_stats(self) -> DLQStats:
-        """Count what is not resolved."""
-        ((failed, retrying, projections, oldest),) = (
-            await self._execute(_STATS, {})
-        ).rows
-        oldest = None if oldest is None else time_of(oldest)
+        (row,) = (await self._execute(_STATS, {})).rows
+        failed, retrying, projections, at = row
+        oldest = None if at is None else time_of(at)
         return DLQStats(failed, retrying, projections, oldest)
 
     async def get_projection_failure_counts(self) -> list[ProjectionFailureCount]:
-        """Count what is not resolved by projection, the most first."""
+        rows = (await self._execute(_COUNTS, {})).rows
         return [
             ProjectionFailureCount(name, failures, time_of(oldest), time_of(newest))
-            for name, failures, oldest, newest in (
-                await self._execute(_COUNTS, {})
-            ).rows
+            for name, failures, oldest, newest in sorted(
+                rows, key=lambda row: (-row[1], row[0])
+            )
         ]
 
     async def delete_resolved_events(self, older_than_days: int = 30) -> int:
-        """Forget what was resolved that many days ago or before; tell how many."""
-        before = micros(_days_ago(older_than_days))
+        if older_than_days < 0:
+            raise ValueError(f"older_than_days is at least 0, not {older_than_days!r}")
+        before = micros(datetime.now(UTC) - timedelta(days=older_than_days))
         return (await self._execute(_DELETE, {"before": before})).changed
+
+
+class InMemoryDLQRepository(SQLDLQRepository):
+    """Failed events that are kept as long as the process lives."""
+
+    def __init__(self) -> None:
+        super().__init__(Memory(CREATE))
+
+    async def clear(self) -> None:
+        """Forget all entries."""
+        await self._execute(_CLEAR, {})
 
 
 class SQLiteDLQRepository(SQLDLQRepository):
@@ -420,53 +276,23 @@ class SQLiteDLQRepository(SQLDLQRepository):
         connection: the caller's; it stays the caller's to close.
     """
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
-        super().__init__(on_connection(connection, _CREATE))
+    def __init__(self, connection: SQLiteConnection) -> None:
+        super().__init__(on_connection(connection, CREATE))
 
 
 def _entry(row: Iterable[Any]) -> DLQEntry:
-    (
-        id,
-        event_id,
-        projection_name,
-        event_type,
-        data,
-        message,
-        stacktrace,
-        retry_count,
-        first,
-        last,
-        status,
-        resolved_at,
-        resolved_by,
-    ) = row
-    return DLQEntry(
-        id=id,
-        event_id=UUID(event_id),
-        projection_name=projection_name,
-        event_type=event_type,
-        event_data=_decode(data),
-        error_message=message,
-        error_stacktrace=stacktrace,
-        retry_count=retry_count,
-        first_failed_at=time_of(first),
-        last_failed_at=time_of(last),
-        status=status,
-        resolved_at=None if resolved_at is None else time_of(resolved_at),
-        resolved_by=resolved_by,
-    )
+    fields = dict(zip(DLQEntry.__struct_fields__, row, strict=True))
+    for name in ("first_failed_at", "last_failed_at", "resolved_at"):
+        fields[name] = None if fields[name] is None else time_of(fields[name])
+    fields["event_id"] = UUID(fields["event_id"])
+    fields["event_data"] = _decode(fields["event_data"])
+    return DLQEntry(**fields)
 
 
 def _described(error: Exception) -> tuple[str, str]:
     """Give an error's message and trace, also of one that cannot say it itself."""
     told = traceback.TracebackException.from_exception(error)
     return storable(str(told) or repr(error)), storable("".join(told.format()))
-
-
-def _days_ago(days: int) -> datetime:
-    if days < 0:
-        raise ValueError(f"older_than_days is at least 0, not {days!r}")
-    return datetime.now(UTC) - timedelta(days=days)
 
 
 def _as_json(value: Any) -> Any:

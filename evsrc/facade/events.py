@@ -354,21 +354,7 @@ def register_event(
     return register if event_class is None else register(event_class)
 
 
-def get_event_class(event_type: str) -> type[DomainEvent]:
-    """Give the class registered under a name; EventTypeNotFoundError if none is."""
-    return default_registry.get(event_type)
-
-
-def get_event_class_or_none(event_type: str) -> type[DomainEvent] | None:
-    """Give the class registered under a name, or None."""
-    return default_registry.get_or_none(event_type)
-
-
-def is_event_registered(event_type: str) -> bool:
-    """Tell whether a class is registered under a name."""
-    return default_registry.contains(event_type)
-
-
-def list_registered_events() -> list[str]:
-    """Give the registered names, sorted."""
-    return default_registry.list_types()
+get_event_class = default_registry.get
+get_event_class_or_none = default_registry.get_or_none
+is_event_registered = default_registry.contains
+list_registered_events = default_registry.list_types

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from math import inf
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
-from ..core.errors import EvsrcError, SubscriptionConfigError
+from ..core.errors import EvsrcError
 from ..core.policy import ErrorClass, Park, Skip, Stop, class_of
-
-_log: Final = logging.getLogger("evsrc")
+from .retrying import check_ranges
 
 
 class ErrorCategory(Enum):
@@ -49,12 +47,14 @@ class ErrorClassification(Struct, frozen=True):
     description: str = ""
 
 
-_TRANSIENT: Final = ErrorClassification(
-    ErrorCategory.TRANSIENT, ErrorSeverity.MEDIUM, True, "may pass by itself"
-)
-_UNDECODABLE: Final = ErrorClassification(
-    ErrorCategory.PERMANENT, ErrorSeverity.HIGH, False, "data that cannot be read"
-)
+_BY_CLASS: Final = {
+    ErrorClass.TRANSIENT: ErrorClassification(
+        ErrorCategory.TRANSIENT, ErrorSeverity.MEDIUM, True, "may pass by itself"
+    ),
+    ErrorClass.UNDECODABLE: ErrorClassification(
+        ErrorCategory.PERMANENT, ErrorSeverity.HIGH, False, "data that cannot be read"
+    ),
+}
 _OURS: Final = ErrorClassification(
     ErrorCategory.INFRASTRUCTURE, ErrorSeverity.HIGH, False, "the store refuses"
 )
@@ -87,18 +87,11 @@ class ErrorClassifier:
 
     def classify(self, error: Exception) -> ErrorClassification:
         """Give what is thought of an error."""
-        for matches, classification in self._rules:
-            if matches(error):
-                return classification
-        match class_of(error):
-            case ErrorClass.TRANSIENT:
-                return _TRANSIENT
-            case ErrorClass.UNDECODABLE:
-                return _UNDECODABLE
-            case ErrorClass.PERMANENT:
-                if isinstance(error, MemoryError):
-                    return _MEMORY
-                return _OURS if isinstance(error, EvsrcError) else _APPLICATION
+        own = (given for matches, given in self._rules if matches(error))
+        ours = _OURS if isinstance(error, EvsrcError) else _APPLICATION
+        if isinstance(error, MemoryError):
+            ours = _MEMORY
+        return next(own, _BY_CLASS.get(class_of(error), ours))
 
 
 class ErrorHandlingStrategy(Enum):
@@ -143,10 +136,7 @@ class ErrorHandlingConfig:
     classifier: ErrorClassifier | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_recent_errors", "max_errors_before_stop"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SubscriptionConfigError(f"{name} is at least 1, not {value!r}")
+        check_ranges(self, max_recent_errors=(1, inf), max_errors_before_stop=(1, inf))
 
     @property
     def retries(self) -> bool:
@@ -205,9 +195,8 @@ class ErrorStats(Struct):
         self.transient_errors += category is ErrorCategory.TRANSIENT
         self.permanent_errors += category is ErrorCategory.PERMANENT
         self.retried_errors += info.retry_count > 0
-        by_type, by_category = self.errors_by_type, self.errors_by_category
-        by_type[info.error_type] = by_type.get(info.error_type, 0) + 1
-        by_category[category.value] = by_category.get(category.value, 0) + 1
+        self.errors_by_type[info.error_type] += 1
+        self.errors_by_category[category.value] += 1
         self.first_error_at = self.first_error_at or info.timestamp
         self.last_error_at = info.timestamp
 
@@ -218,29 +207,6 @@ class ErrorStats(Struct):
 
 
 ErrorCallback: TypeAlias = Callable[[ErrorInfo], Awaitable[None] | None]
-
-
-class Callbacks:
-    """Who is told of failed attempts; who raises is logged, and changes nothing."""
-
-    def __init__(self) -> None:
-        self._called: list[tuple[Callable[[ErrorInfo], bool], ErrorCallback]] = []
-
-    def add(self, wants: Callable[[ErrorInfo], bool], callback: ErrorCallback) -> None:
-        """Have *callback* told of the errors that it *wants*."""
-        self._called.append((wants, callback))
-
-    async def tell(self, info: ErrorInfo) -> None:
-        """Tell everybody who wants to know."""
-        for wants, callback in self._called:
-            if wants(info):
-                try:
-                    done = callback(info)
-                    if inspect.isawaitable(done):
-                        await done
-                except Exception as error:  # noqa: BLE001 - it is not the handler's
-                    name = type(error).__qualname__
-                    _log.warning("an error callback raised %s", name)
 
 
 def stacktrace_of(error: Exception) -> str:

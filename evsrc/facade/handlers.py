@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar, get_args
 
 from ..core.errors import (
     DuplicateHandlerError,
@@ -42,67 +42,65 @@ def is_event_handler(method: Callable[..., Any]) -> bool:
     return get_handled_event_type(method) is not None
 
 
-class HandlerTable:
-    """The handlers of one class: event class to method name and parameter count.
+class Declarative:
+    """Finds a class's methods that are marked with `@handles`, when it is made.
 
     Raises:
         HandlerSignatureError: a handler is sync where async is wanted (or the reverse),
             or takes another number of arguments.
         DuplicateHandlerError: two handlers for one event.
+        ValueError: `unregistered_event_handling` means nothing.
     """
 
-    def __init__(self, owner: type, *, is_async: bool, most: int) -> None:
-        self.owner = owner
-        self.handlers: dict[type[DomainEvent], tuple[str, int]] = {}
-        for name in dir(owner):
-            method = inspect.getattr_static(owner, name)
+    unregistered_event_handling: Unregistered = "ignore"
+    _projects: ClassVar[bool] = False  # handlers are async, and may take a connection
+    _handlers: ClassVar[dict[type[DomainEvent], tuple[str, int]]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.unregistered_event_handling not in get_args(Unregistered):
+            raise ValueError(
+                f"{cls.__name__}.unregistered_event_handling is "
+                f"{cls.unregistered_event_handling!r}; use 'ignore', 'warn' or 'error'"
+            )
+        cls._handlers = {}
+        for name in dir(cls):
+            method = inspect.getattr_static(cls, name)
             event_type = get_handled_event_type(method)
             if event_type is None:
                 continue
-            count = _checked(owner, name, method, is_async=is_async, most=most)
-            if event_type in self.handlers:
-                first = self.handlers[event_type][0]
+            count = _checked(cls, name, method, projects=cls._projects)
+            if event_type in cls._handlers:
+                first = cls._handlers[event_type][0]
                 raise DuplicateHandlerError(
-                    owner.__name__, event_type.__name__, first, name
+                    cls.__name__, event_type.__name__, first, name
                 )
-            self.handlers[event_type] = name, count
+            cls._handlers[event_type] = name, count
 
-    def missing(self, event: DomainEvent, what_then: Unregistered) -> None:
+    def _unhandled(self, event: DomainEvent) -> None:
         """Do what the class wants done about an event that it does not handle."""
-        if what_then == "ignore":
+        if self.unregistered_event_handling == "ignore":
             return
         error = UnhandledEventError(
             event.event_type,
             event.event_id,
-            self.owner.__name__,
-            [handled.__name__ for handled in self.handlers],
+            type(self).__name__,
+            [handled.__name__ for handled in self._handlers],
         )
-        if what_then == "error":
+        if self.unregistered_event_handling == "error":
             raise error
         _log.warning("%s", error)
 
 
-def check_unregistered(owner: type, what_then: str) -> None:
-    """Refuse a class whose `unregistered_event_handling` means nothing."""
-    if what_then not in ("ignore", "warn", "error"):
-        raise ValueError(
-            f"{owner.__name__}.unregistered_event_handling is {what_then!r}; "
-            "use 'ignore', 'warn' or 'error'"
-        )
-
-
-def _checked(owner: type, name: str, method: Any, *, is_async: bool, most: int) -> int:
-    if inspect.iscoroutinefunction(method) is not is_async:
-        problem = "must be async" if is_async else "must not be async"
+def _checked(owner: type, name: str, method: Any, *, projects: bool) -> int:
+    """Give how many arguments a handler takes."""
+    if inspect.iscoroutinefunction(method) is not projects:
+        problem = "must be async" if projects else "must not be async"
         raise HandlerSignatureError(owner.__name__, name, problem)
-    parameters: Iterable[inspect.Parameter] = inspect.signature(
-        method
-    ).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(method).parameters.values()
     count = len([p for p in parameters if p.kind in kinds]) - 1
-    if not 1 <= count <= most:
-        wanted = (
-            "(self, event)" if most == 1 else "(self, event) or (self, conn, event)"
-        )
+    if not 1 <= count <= 1 + projects:
+        wanted = "(self, event)" + " or (self, conn, event)" * projects
         raise HandlerSignatureError(owner.__name__, name, f"must take {wanted}")
     return count

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..core.errors import SubscriptionConfigError
 from ..runtime.delivery import State
 from .failures import now
+from .retrying import check_ranges
 from .subscription import Subscription, SubscriptionState
 
 
@@ -55,18 +55,18 @@ class HealthCheckConfig:
 
     def __post_init__(self) -> None:
         for name in ("errors", "lag_events", "dlq_events"):
-            least, most = (getattr(self, f"max_{name}_{w}") for w in _LEVELS)
-            if not 0 <= least <= most:
-                raise SubscriptionConfigError(
-                    f"max_{name}_warning is from 0 to max_{name}_critical ({most}), "
-                    f"not {least!r}"
-                )
+            most = getattr(self, f"max_{name}_critical")
+            check_ranges(self, **{f"max_{name}_warning": (0, most)})
 
 
-_LEVELS = ("warning", "critical")
+class _Shown(Struct, frozen=True):
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON values."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values
 
 
-class SubscriptionHealth(Struct, frozen=True, kw_only=True):
+class SubscriptionHealth(_Shown, frozen=True, kw_only=True):
     """How one subscription is; `error_rate` is failed attempts in the last minute."""
 
     name: str
@@ -79,12 +79,8 @@ class SubscriptionHealth(Struct, frozen=True, kw_only=True):
     last_error: str | None
     uptime_seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON values."""
-        return _values(self)
 
-
-class ManagerHealth(Struct, frozen=True, kw_only=True):
+class ManagerHealth(_Shown, frozen=True, kw_only=True):
     """How all subscriptions of a manager are; its status is the worst of theirs."""
 
     status: str
@@ -100,12 +96,8 @@ class ManagerHealth(Struct, frozen=True, kw_only=True):
     timestamp: datetime
     subscriptions: list[SubscriptionHealth]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON values."""
-        return _values(self)
 
-
-class ReadinessStatus(Struct, frozen=True):
+class ReadinessStatus(_Shown, frozen=True):
     """Whether what the subscriptions build can be used, and why not."""
 
     ready: bool
@@ -113,12 +105,8 @@ class ReadinessStatus(Struct, frozen=True):
     details: dict[str, Any]
     timestamp: datetime
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON values."""
-        return _values(self)
 
-
-class LivenessStatus(Struct, frozen=True):
+class LivenessStatus(_Shown, frozen=True):
     """Whether the process does its work, or hangs and should be started again."""
 
     alive: bool
@@ -126,38 +114,24 @@ class LivenessStatus(Struct, frozen=True):
     details: dict[str, Any]
     timestamp: datetime
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON values."""
-        return _values(self)
-
-
-def _values(value: Struct) -> dict[str, Any]:
-    values: dict[str, Any] = msgspec.to_builtins(value)
-    return values
-
 
 def health_of(
     subscription: Subscription, config: HealthCheckConfig
 ) -> SubscriptionHealth:
     """Judge one subscription."""
-    rate = _error_rate(subscription)
-    error = subscription.last_error
+    since, told = now() - timedelta(minutes=1), subscription.get_status()
+    rate = float(sum(e.timestamp >= since for e in subscription.recent_errors))
     return SubscriptionHealth(
-        name=subscription.name,
+        name=told.name,
         status=max(_findings(subscription, config, rate), key=_WORSE.index).value,
-        state=subscription.state.value,
-        events_processed=subscription.events_processed,
-        events_failed=subscription.events_failed,
-        lag_events=subscription.lag,
+        state=told.state,
+        events_processed=told.events_processed,
+        events_failed=told.events_failed,
+        lag_events=told.lag_events,
         error_rate=rate,
-        last_error=None if error is None else repr(error),
-        uptime_seconds=subscription.uptime_seconds,
+        last_error=told.error,
+        uptime_seconds=told.uptime_seconds,
     )
-
-
-def _error_rate(subscription: Subscription) -> float:
-    since = now() - timedelta(minutes=1)
-    return float(sum(e.timestamp >= since for e in subscription.recent_errors))
 
 
 def _findings(
@@ -169,10 +143,9 @@ def _findings(
         ("lag_events", subscription.lag),
         ("dlq_events", subscription.events_dlq),
     ):
-        warning, critical = (getattr(config, f"max_{name}_{w}") for w in _LEVELS)
-        if value > critical:
+        if value > getattr(config, f"max_{name}_critical"):
             found.append(HealthStatus.UNHEALTHY)
-        elif value > warning:
+        elif value > getattr(config, f"max_{name}_warning"):
             found.append(HealthStatus.DEGRADED)
     if rate > config.max_error_rate_per_minute or subscription.is_paused:
         found.append(HealthStatus.DEGRADED)
@@ -216,19 +189,17 @@ def readiness(
     """Tell whether all run and have caught up with the log once."""
     details = {s.name: s.state.value for s in subscriptions}
     behind = [s.name for s in subscriptions if not s.core.ready or s.is_terminal]
-    if not running:
-        return ReadinessStatus(False, "the manager does not run", details, now())
+    reason = "all have caught up"
     if behind:
         reason = f"not caught up, or ended: {', '.join(behind)}"
-        return ReadinessStatus(False, reason, details, now())
-    return ReadinessStatus(True, "all have caught up", details, now())
+    if not running:
+        reason = "the manager does not run"
+    return ReadinessStatus(running and not behind, reason, details, now())
 
 
 def liveness(subscriptions: Sequence[Subscription]) -> LivenessStatus:
     """Tell whether no handler hangs; one that failed or waits is alive."""
     details = {s.name: s.state.value for s in subscriptions}
     stuck = [s.name for s in subscriptions if s.is_running and not s.core.alive]
-    if stuck:
-        reason = f"handlers hang: {', '.join(stuck)}"
-        return LivenessStatus(False, reason, details, now())
-    return LivenessStatus(True, "no handler hangs", details, now())
+    reason = f"handlers hang: {', '.join(stuck)}" if stuck else "no handler hangs"
+    return LivenessStatus(not stuck, reason, details, now())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
+from enum import Enum
 from signal import Signals
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self
+
+from msgspec import Struct
 
 from ..core.errors import (
     SubscriptionAlreadyExistsError,
@@ -22,8 +25,8 @@ from .bus import EventBus, HandlesEvents, InMemoryEventBus
 from .checkpoints import CheckpointRepository
 from .config import SubscriptionConfig
 from .database import DatabaseProjection, record_of
-from .delivering import DeadLetters, Delivering
-from .dlq import DLQRepository
+from .delivering import Delivering
+from .dlq import DeadLetters, DLQRepository
 from .events import DomainEvent
 from .failures import (
     ErrorCallback,
@@ -45,14 +48,41 @@ from .health import (
     readiness,
 )
 from .redriving import redrive
-from .shutdown import ShutdownPhase, ShutdownResult, shut_down
 from .stores import EventStore
 from .subscribers import HandlesBatches
-from .subscription import PauseReason, Subscription, SubscriptionState, as_health
+from .subscription import PauseReason, Subscription, SubscriptionState
 from .subscription import SubscriptionStatus as Status
 
-Reports: TypeAlias = dict[str, Exception | None]
 _FOREVER = timedelta(days=365)
+
+
+class ShutdownPhase(Enum):
+    """Where a shutdown is; FORCED: a handler had to be cancelled."""
+
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FORCED = "forced"
+
+
+class ShutdownResult(Struct, frozen=True, kw_only=True):
+    """How a shutdown went.
+
+    Args:
+        phase: STOPPED or FORCED.
+        duration_seconds: how long it took.
+        subscriptions_stopped: how many ran until then.
+        checkpoints_saved: of how many the saved position is the one they were at.
+        forced: whether a handler was cancelled; its event comes again.
+        signal: what told the process to end; None: `request_shutdown`.
+    """
+
+    phase: ShutdownPhase
+    duration_seconds: float
+    subscriptions_stopped: int
+    checkpoints_saved: int
+    forced: bool
+    signal: str | None
 
 
 class Subscribe(Protocol):
@@ -102,23 +132,19 @@ class SubscriptionManager:
         self._bus = event_bus
         self._dlq = dlq_repo
         self._shutdown_timeout = shutdown_timeout
-        self._delivering = Delivering(checkpoint_repo, dlq_repo, error_handling_config)
+        self._handling = error_handling_config or ErrorHandlingConfig()
+        self._delivering = Delivering(checkpoint_repo, dlq_repo, self._handling)
         self._health = health_check_config or HealthCheckConfig()
         self._subscribe = subscribe
         self._subscriptions: dict[str, Subscription] = {}
         self._behind: set[str] = set()
-        self._running = False
         self._started_at = now()
         self._shutdown = asyncio.Event()
-        self._phase = ShutdownPhase.RUNNING
-        self._last_shutdown: ShutdownResult | None = None
+        self.is_running = False
+        self.shutdown_phase = ShutdownPhase.RUNNING
+        self.last_shutdown_result: ShutdownResult | None = None
 
     # Subscriptions.
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it was started and not stopped."""
-        return self._running
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -169,16 +195,15 @@ class SubscriptionManager:
             raise SubscriptionConfigError(
                 f"{subscriber!r} has no `handle` method, and no `handle_batch`"
             )
-        handling = self._delivering.handling
         subscription = Subscription(
             name,
             config or SubscriptionConfig(),
             subscriber,
-            100 if handling is None else handling.max_recent_errors,
+            self._handling.max_recent_errors,
         )
         subscription.core = await self._core(subscription)
         self._subscriptions[name] = subscription
-        if self._running:
+        if self.is_running:
             self._start_one(subscription)
         return subscription
 
@@ -187,7 +212,7 @@ class SubscriptionManager:
         subscription = self._subscriptions.pop(name, None)
         if subscription is None:
             return False
-        await subscription.core.stop(timedelta(seconds=self._shutdown_timeout))
+        await subscription.core.stop(self._span(None))
         return True
 
     async def _core(self, subscription: Subscription) -> Core[DomainEvent]:
@@ -217,21 +242,17 @@ class SubscriptionManager:
         self,
         subscription_names: Sequence[str] | None = None,
         concurrent: bool = True,
-    ) -> Reports:
+    ) -> dict[str, Exception | None]:
         """Start delivering; return when history is handled, or cannot be for now.
 
-        Args:
-            subscription_names: which; by default all.
-            concurrent: all at once; if not, each is given the time to catch up before
-                the next one starts.
-
-        Returns:
-            for each subscription None, or the error that keeps it back.
+        All subscriptions, or those named; all at once, or each when the one before it
+        has had the time to catch up. Gives for each None, or the error that keeps it
+        back.
         """
-        if not self._running:
-            self._running, self._started_at = True, now()
+        if not self.is_running:
+            self.is_running, self._started_at = True, now()
             self._shutdown.clear()
-            self._phase = ShutdownPhase.RUNNING
+            self.shutdown_phase = ShutdownPhase.RUNNING
             if isinstance(self._bus, InMemoryEventBus):
                 self._bus.attach(self._settle)
         wanted = self._named(subscription_names)
@@ -262,12 +283,14 @@ class SubscriptionManager:
         """Finish the events in hand, save positions, end; within *timeout* seconds."""
         if subscription_names is None:
             self._detach()
-        span = timedelta(seconds=self._shutdown_timeout if timeout is None else timeout)
-        wanted = self._named(subscription_names)
+        wanted, span = self._named(subscription_names), self._span(timeout)
         await asyncio.gather(*(s.core.stop(span) for s in wanted))
 
+    def _span(self, seconds: float | None) -> timedelta:
+        return timedelta(seconds=self._shutdown_timeout if seconds is None else seconds)
+
     def _detach(self) -> None:
-        self._running = False
+        self.is_running = False
         if isinstance(self._bus, InMemoryEventBus):
             self._bus.detach(self._settle)
 
@@ -302,15 +325,26 @@ class SubscriptionManager:
         self._shutdown.clear()
         with on_signals(tell):
             await self._until_told()
-        self._phase = ShutdownPhase.STOPPING
+        self.shutdown_phase = ShutdownPhase.STOPPING
         self._detach()
-        seconds = (
-            self._shutdown_timeout if shutdown_timeout is None else shutdown_timeout
-        )
         name = told[0].name if told else None
-        result = await shut_down(self.subscriptions, seconds, name)
-        self._phase, self._last_shutdown = result.phase, result
+        result = await self._shut_down(self._span(shutdown_timeout), name)
+        self.shutdown_phase, self.last_shutdown_result = result.phase, result
         return result
+
+    async def _shut_down(self, span: timedelta, signal: str | None) -> ShutdownResult:
+        loop = asyncio.get_running_loop()
+        began, running = loop.time(), [s for s in self.subscriptions if s.is_running]
+        ended = all(await asyncio.gather(*(s.core.stop(span) for s in running)))
+        saved = [s for s in running if s.core.status().checkpoint == s.core.position]
+        return ShutdownResult(
+            phase=ShutdownPhase.STOPPED if ended else ShutdownPhase.FORCED,
+            duration_seconds=loop.time() - began,
+            subscriptions_stopped=len(running),
+            checkpoints_saved=len(saved),
+            forced=not ended,
+            signal=signal,
+        )
 
     async def _until_told(self) -> None:
         """Start, and wait for the word to stop; it may come before all has started."""
@@ -335,17 +369,7 @@ class SubscriptionManager:
     @property
     def is_shutting_down(self) -> bool:
         """Whether `run_until_shutdown` stops the subscriptions now."""
-        return self._phase is ShutdownPhase.STOPPING
-
-    @property
-    def shutdown_phase(self) -> ShutdownPhase:
-        """Where the shutdown is."""
-        return self._phase
-
-    @property
-    def last_shutdown_result(self) -> ShutdownResult | None:
-        """How the last `run_until_shutdown` ended."""
-        return self._last_shutdown
+        return self.shutdown_phase is ShutdownPhase.STOPPING
 
     # Pausing.
 
@@ -353,13 +377,13 @@ class SubscriptionManager:
         self, name: str, reason: PauseReason | None = None
     ) -> bool:
         """Have a subscription wait; tell whether it exists and runs."""
-        subscription = self._subscriptions.get(name)
-        return subscription is not None and subscription.pause(reason)
+        paused = self._subscriptions.get(name)
+        return paused is not None and paused.pause(reason)
 
     async def resume_subscription(self, name: str) -> bool:
         """Have a paused subscription go on; tell whether it was paused."""
-        subscription = self._subscriptions.get(name)
-        return subscription is not None and subscription.resume()
+        paused = self._subscriptions.get(name)
+        return paused is not None and paused.resume()
 
     async def pause_all(self, reason: PauseReason | None = None) -> dict[str, bool]:
         """Have all subscriptions wait; tell which run."""
@@ -383,22 +407,22 @@ class SubscriptionManager:
 
     def on_error(self, callback: ErrorCallback) -> None:
         """Have *callback*, sync or async, told of each failed attempt."""
-        self._delivering.callbacks.add(lambda _: True, callback)
+        self._delivering.callbacks.append((lambda _: True, callback))
 
     def on_error_category(
         self, category: ErrorCategory, callback: ErrorCallback
     ) -> None:
         """Have *callback* told of failed attempts of one category."""
-        self._delivering.callbacks.add(
-            lambda info: info.classification.category is category, callback
+        self._delivering.callbacks.append(
+            (lambda info: info.classification.category is category, callback)
         )
 
     def on_error_severity(
         self, severity: ErrorSeverity, callback: ErrorCallback
     ) -> None:
         """Have *callback* told of failed attempts of one severity."""
-        self._delivering.callbacks.add(
-            lambda info: info.classification.severity is severity, callback
+        self._delivering.callbacks.append(
+            (lambda info: info.classification.severity is severity, callback)
         )
 
     def get_error_stats(self) -> dict[str, Any]:
@@ -462,16 +486,30 @@ class SubscriptionManager:
     @property
     def uptime_seconds(self) -> float:
         """How long ago it was started; 0: it does not run."""
-        return (now() - self._started_at).total_seconds() if self._running else 0.0
+        return (now() - self._started_at).total_seconds() if self.is_running else 0.0
 
     def get_health(self) -> dict[str, Any]:
         """Tell how all of it is doing: status, running, and each subscription."""
-        states = [s.state for s in self.subscriptions]
+        states = {s.state for s in self.subscriptions}
+        status = "starting" if SubscriptionState.STARTING in states else "healthy"
+        if SubscriptionState.ERROR in states:
+            status = "unhealthy"
+        elif not self.is_running:
+            status = "stopped"
         return {
-            "status": _overall(states, running=self._running),
-            "running": self._running,
-            "subscription_count": len(states),
-            "subscriptions": [as_health(s) for s in self.subscriptions],
+            "status": status,
+            "running": self.is_running,
+            "subscription_count": self.subscription_count,
+            "subscriptions": [
+                {
+                    "name": told.name,
+                    "status": told.state,
+                    "position": told.position,
+                    "events_processed": told.events_processed,
+                    "error": told.error,
+                }
+                for told in self.get_all_statuses().values()
+            ],
         }
 
     async def health_check(self) -> ManagerHealth:
@@ -479,7 +517,7 @@ class SubscriptionManager:
         return manager_health(
             self.subscriptions,
             self._health,
-            running=self._running,
+            running=self.is_running,
             uptime_seconds=self.uptime_seconds,
         )
 
@@ -492,7 +530,7 @@ class SubscriptionManager:
 
     async def readiness_check(self) -> ReadinessStatus:
         """Tell whether all run and have caught up with the log once."""
-        return readiness(self.subscriptions, running=self._running)
+        return readiness(self.subscriptions, running=self.is_running)
 
     async def liveness_check(self) -> LivenessStatus:
         """Tell whether no handler hangs for twice its `processing_timeout`."""
@@ -503,12 +541,8 @@ class SubscriptionManager:
     async def _settle(self, patience: timedelta) -> None:
         """Wait for the subscriptions that keep up to see what was just saved."""
         head = await (await self._store.core()).head()
-        waits = [
-            self._settle_one(subscription, head, patience)
-            for subscription in self._subscriptions.values()
-            if not subscription.core.runs_here
-        ]
-        await asyncio.gather(*waits)
+        others = [s for s in self.subscriptions if not s.core.runs_here]
+        await asyncio.gather(*(self._settle_one(s, head, patience) for s in others))
 
     async def _settle_one(
         self, subscription: Subscription, head: int, patience: timedelta
@@ -520,12 +554,3 @@ class SubscriptionManager:
             self._behind.discard(name)
         else:
             self._behind.add(name)
-
-
-def _overall(states: Iterable[SubscriptionState], *, running: bool) -> str:
-    states = set(states)
-    if SubscriptionState.ERROR in states:
-        return "unhealthy"
-    if not running:
-        return "stopped"
-    return "starting" if SubscriptionState.STARTING in states else "healthy"

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
+from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ..ports import EventStore as Record
+from .checkpoints import CREATE as _CHECKPOINTS
 from .checkpoints import SQLCheckpointRepository
 from .codec import domain_codec
+from .dlq import CREATE as _LETTERS
 from .dlq import SQLDLQRepository
 from .events import DomainEvent, EventRegistry
 from .snapshots import CREATE as _SNAPSHOTS
@@ -26,34 +28,11 @@ if TYPE_CHECKING:
     from ..stores.postgresql.store import PostgreSQLStore, Source
 
 _NAMED: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
+_IDENTITY: Final = (
+    "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",  # needs no rights of its own
+)
 _MAKING: Final = 7703  # the class of the advisory lock that making a table takes
-
-_CHECKPOINTS: Final = """
-CREATE TABLE IF NOT EXISTS evsrc_projection_checkpoint (
-  name             text COLLATE "C" PRIMARY KEY,
-  last_event_id    text,
-  last_event_type  text,
-  processed_at     bigint,
-  events_processed bigint NOT NULL,
-  position         bigint
-)"""
-_FAILURES: Final = """
-CREATE TABLE IF NOT EXISTS evsrc_projection_failure (
-  id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  event_id         text   NOT NULL,
-  projection_name  text   COLLATE "C" NOT NULL,
-  event_type       text   NOT NULL,
-  event_data       text   NOT NULL,
-  error_message    text   NOT NULL,
-  error_stacktrace text,
-  retry_count      bigint NOT NULL,
-  first_failed_at  bigint NOT NULL,
-  last_failed_at   bigint NOT NULL,
-  status           text   NOT NULL,
-  resolved_at      bigint,
-  resolved_by      text,
-  UNIQUE (event_id, projection_name)
-)"""
 
 
 class PostgreSQLEventStore(EventStore):
@@ -86,47 +65,31 @@ class PostgreSQLEventStore(EventStore):
     ) -> None:
         super().__init__(event_registry)
         self.session_factory = session_factory
-        self._schema = schema
-        self._prefix = prefix
-        self._ordering: Literal["serial", "concurrent"] = ordering
-        self._accept_loss = accept_loss
-        self._patience = patience
+        self._options: dict[str, Any] = {
+            "schema": schema,
+            "prefix": prefix,
+            "ordering": ordering,
+            "accept_loss": accept_loss,
+            "patience": patience,
+        }
 
     async def _open(self) -> PostgreSQLStore[DomainEvent]:
         from ..stores.postgresql import postgresql_store  # noqa: PLC0415 - the driver
 
-        return await postgresql_store(
-            self.session_factory,
-            domain_codec(self._registry),
-            schema=self._schema,
-            prefix=self._prefix,
-            ordering=self._ordering,
-            accept_loss=self._accept_loss,
-            patience=self._patience,
-        )
+        codec = domain_codec(self.event_registry)
+        return await postgresql_store(self.session_factory, codec, **self._options)
 
     async def within(self, transaction: Any) -> EventStore:
         """Give the store inside a transaction that the caller has begun.
 
-        What it appends is there when the caller commits, and gone if he rolls back.
-
-        Args:
-            transaction: a SQLAlchemy session or connection on asyncpg, or an asyncpg
-                connection.
+        What it appends is there when the caller commits, and gone if he rolls back. The
+        transaction is that of a SQLAlchemy session or connection on asyncpg, or of an
+        asyncpg connection.
         """
         record: Any = await self.core()
-        return _Within(record.within(transaction), self._registry)
-
-
-class _Within(EventStore):
-    def __init__(
-        self, record: Record[DomainEvent], event_registry: EventRegistry
-    ) -> None:
-        super().__init__(event_registry)
-        self._inside = record
-
-    async def _open(self) -> Record[DomainEvent]:
-        return self._inside
+        inside = copy(self)
+        inside._record = record.within(transaction)  # noqa: SLF001 - of our own class
+        return inside
 
 
 class PostgreSQLCheckpointRepository(SQLCheckpointRepository):
@@ -150,7 +113,7 @@ class PostgreSQLDLQRepository(SQLDLQRepository):
     """
 
     def __init__(self, conn: Any) -> None:
-        super().__init__(_on_sqlalchemy(conn, _FAILURES))
+        super().__init__(_on_sqlalchemy(conn, _LETTERS))
 
 
 class PostgreSQLSnapshotStore(SQLSnapshotStore):
@@ -167,10 +130,7 @@ class PostgreSQLSnapshotStore(SQLSnapshotStore):
                 yield await session.connection()
 
         self.session_factory = session_factory
-        self._run = _executing(begin, _SNAPSHOTS, commits=True)
-
-    async def _execute(self, statement: str, values: Mapping[str, object]) -> Rows:
-        return await self._run(statement, values)
+        self._execute = _executing(begin, _SNAPSHOTS, commits=True)
 
 
 def _on_sqlalchemy(conn: Any, create: str) -> Execute:
@@ -206,4 +166,4 @@ async def _make(connection: Any, table: str, create: str) -> None:
     if not (await connection.exec_driver_sql(there, (table,))).scalar():
         lock = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
         await connection.exec_driver_sql(lock, (_MAKING, table))
-        await connection.exec_driver_sql(create)
+        await connection.exec_driver_sql(create.replace(*_IDENTITY))

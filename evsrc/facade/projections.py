@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from msgspec import structs
 
 from .checkpoints import CheckpointRepository
 from .dlq import DLQRepository
 from .events import DomainEvent
-from .handlers import HandlerTable, Unregistered, check_unregistered
+from .handlers import Declarative
 from .retrying import RetryPolicy
 
 _log: Final = logging.getLogger("evsrc")
@@ -119,7 +119,7 @@ class CheckpointTrackingProjection(Projection):
         """Empty the read model; override it in read models that can be reset."""
 
 
-class DeclarativeProjection(CheckpointTrackingProjection):
+class DeclarativeProjection(Declarative, CheckpointTrackingProjection):
     """A read model whose events are handled by methods marked with `@handles`.
 
     Handlers are async and take `(self, event)` or `(self, conn, event)`; `conn` is None
@@ -133,26 +133,20 @@ class DeclarativeProjection(CheckpointTrackingProjection):
         checkpoint_repo, dlq_repo, retry_policy: as in `CheckpointTrackingProjection`.
     """
 
-    unregistered_event_handling: Unregistered = "ignore"
-    _handlers: ClassVar[HandlerTable]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        check_unregistered(cls, cls.unregistered_event_handling)
-        cls._handlers = HandlerTable(cls, is_async=True, most=2)
+    _projects = True
 
     def subscribed_to(self) -> list[type[DomainEvent]]:
         """Give the event classes that have a handler."""
-        return list(self._handlers.handlers)
+        return list(self._handlers)
 
     async def _process_event(self, event: DomainEvent) -> None:
         await self._dispatch(None, event)
 
     async def _dispatch(self, connection: Any, event: DomainEvent) -> None:
         """Give the event to its handler."""
-        found = self._handlers.handlers.get(type(event))
+        found = self._handlers.get(type(event))
         if found is None:
-            self._handlers.missing(event, self.unregistered_event_handling)
+            self._unhandled(event)
             return
         name, count = found
         arguments = (event,) if count == 1 else (connection, event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar, get_args
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from ..core.errors import (
@@ -67,74 +67,30 @@ class AggregateRepository(Generic[AggT]):
             raise AggregateTypeMismatchError(
                 aggregate_type, aggregate_factory.aggregate_type
             )
-        self._store = event_store
+        self.event_store: Final = event_store
+        self.aggregate_type: Final = aggregate_type
+        self.event_publisher: Final = event_publisher
+        self.snapshot_store: Final = snapshot_store
+        self.snapshot_threshold: Final = snapshot_threshold
+        self.snapshot_mode: Final = snapshot_mode
+        self.has_snapshot_support: Final = snapshot_store is not None
         self._factory = aggregate_factory
-        self._type = aggregate_type
-        self._publisher = event_publisher
-        if snapshot_threshold is not None and snapshot_threshold < 1:
-            raise ValueError(
-                f"snapshot_threshold is at least 1, not {snapshot_threshold!r}"
-            )
-        if snapshot_mode not in get_args(SnapshotMode):
-            raise ValueError(
-                "snapshot_mode is 'sync', 'background' or 'manual', "
-                f"not {snapshot_mode!r}"
-            )
-        self._threshold = snapshot_threshold
-        self._mode: SnapshotMode = snapshot_mode
-        self._snapshots: Snapshotting[AggT] | None = None
-        if snapshot_store is not None:
-            self._snapshots = Snapshotting(
-                snapshot_store,
-                aggregate_factory,
-                aggregate_type,
-                snapshot_threshold,
-                snapshot_mode,
-            )
-
-    @property
-    def aggregate_type(self) -> str:
-        """The category of the aggregates' streams."""
-        return self._type
-
-    @property
-    def event_store(self) -> EventStore:
-        """Where the aggregates' events are."""
-        return self._store
-
-    @property
-    def event_publisher(self) -> EventPublisher | None:
-        """Who is told about saved events."""
-        return self._publisher
-
-    @property
-    def snapshot_store(self) -> SnapshotStore | None:
-        """Where snapshots are kept."""
-        return None if self._snapshots is None else self._snapshots.store
-
-    @property
-    def snapshot_threshold(self) -> int | None:
-        """A snapshot is taken when a save crosses a multiple of this."""
-        return self._threshold
-
-    @property
-    def snapshot_mode(self) -> SnapshotMode:
-        """Whether a save waits for its snapshot, or none is taken by itself."""
-        return self._mode
-
-    @property
-    def has_snapshot_support(self) -> bool:
-        """Whether there is a snapshot store."""
-        return self._snapshots is not None
+        self._snapshots: Snapshotting[AggT] = Snapshotting(
+            snapshot_store,
+            aggregate_factory,
+            aggregate_type,
+            snapshot_threshold,
+            snapshot_mode,
+        )
 
     @property
     def pending_snapshot_count(self) -> int:
         """How many snapshots of the mode "background" are not kept yet."""
-        return 0 if self._snapshots is None else self._snapshots.background.count
+        return self._snapshots.background.count
 
     def snapshot_miss_counts(self) -> dict[str, int]:
         """Tell how often no snapshot could be used, by the class of the error."""
-        return {} if self._snapshots is None else dict(self._snapshots.misses)
+        return dict(self._snapshots.misses)
 
     def create_new(self, aggregate_id: UUID) -> AggT:
         """Make an aggregate that has no events yet; nothing is stored."""
@@ -148,7 +104,7 @@ class AggregateRepository(Generic[AggT]):
         """
         aggregate = await self.load_or_create(aggregate_id)
         if aggregate.version == 0:
-            raise AggregateNotFoundError(aggregate_id, self._type)
+            raise AggregateNotFoundError(aggregate_id, self.aggregate_type)
         return aggregate
 
     async def get_or_raise(self, aggregate_id: UUID) -> AggT:
@@ -157,7 +113,7 @@ class AggregateRepository(Generic[AggT]):
 
     async def load_or_create(self, aggregate_id: UUID) -> AggT:
         """Give an aggregate in its current state, or a new one if it has no events."""
-        if self._snapshots is not None:
+        if self.snapshot_store is not None:
             found = await self._snapshots.load(aggregate_id, self._events)
             if found is not None:
                 return found
@@ -167,8 +123,10 @@ class AggregateRepository(Generic[AggT]):
         return aggregate
 
     async def _events(self, start: AggT) -> Loaded[DomainEvent]:
-        stream = stream_of(start.aggregate_id, self._type)
-        return await (await self._store.core()).load_events(stream, after=start.version)
+        stream = stream_of(start.aggregate_id, self.aggregate_type)
+        return await (await self.event_store.core()).load_events(
+            stream, after=start.version
+        )
 
     async def save(self, aggregate: AggT) -> None:
         """Append the aggregate's pending events, in one piece, then tell the publisher.
@@ -183,29 +141,18 @@ class AggregateRepository(Generic[AggT]):
             return
         before, end = aggregate.version - len(events), aggregate.version
         # taken now: the aggregate may go on while the events are on their way
-        snapshot = self._snapshot_if_due(aggregate, before)
-        stream = stream_of(aggregate.aggregate_id, self._type)
-        record = await self._store.core()
+        snapshot = self._snapshots.taken_if_due(aggregate, before)
+        stream = stream_of(aggregate.aggregate_id, self.aggregate_type)
+        record = await self.event_store.core()
         write = Write(stream, [enveloped(event) for event in events], before)
         outcome = await record.append(write)
-        if isinstance(outcome, Conflict):
-            raise OptimisticLockError(aggregate.aggregate_id, before, outcome.actual)
-        if outcome.version != end:  # these ids were saved before, elsewhere
-            raise OptimisticLockError(aggregate.aggregate_id, before, outcome.version)
+        # another version than *end*: these ids were saved before, elsewhere
+        actual = outcome.actual if isinstance(outcome, Conflict) else outcome.version
+        if isinstance(outcome, Conflict) or actual != end:
+            raise OptimisticLockError(aggregate.aggregate_id, before, actual)
         aggregate._mark_saved(len(events))  # noqa: SLF001 - of its base class
         await self._publish(events)
-        await self._keep(snapshot)
-
-    def _snapshot_if_due(
-        self, aggregate: AggT, before: int
-    ) -> AggregateSnapshot | None:
-        if self._snapshots is None:
-            return None
-        return self._snapshots.taken_if_due(aggregate, before)
-
-    async def _keep(self, snapshot: AggregateSnapshot | None) -> None:
-        if self._snapshots is not None:
-            await self._snapshots.keep(snapshot)
+        await self._snapshots.keep(snapshot)
 
     async def create_snapshot(self, aggregate: AggT) -> AggregateSnapshot:
         """Keep a snapshot of an aggregate now, whatever the mode is.
@@ -216,7 +163,7 @@ class AggregateRepository(Generic[AggT]):
                 ahead of its stream; or its state would not read back as what it is.
             StoreError: the store could not.
         """
-        if self._snapshots is None:
+        if self.snapshot_store is None:
             raise RuntimeError("there is no snapshot_store to keep a snapshot in")
         snapshot = self._snapshots.taken(aggregate)
         saved = 0
@@ -224,41 +171,34 @@ class AggregateRepository(Generic[AggT]):
             saved = await self.get_version(aggregate.aggregate_id)
         if saved < snapshot.version:
             raise SnapshotError(
-                aggregate.aggregate_id, self._type, "its events are not all saved"
+                aggregate.aggregate_id,
+                self.aggregate_type,
+                "its events are not all saved",
             )
-        await self._snapshots.store.save_snapshot(snapshot)
+        await self.snapshot_store.save_snapshot(snapshot)
         return snapshot
 
     async def await_pending_snapshots(self) -> int:
         """Wait for the snapshots of the mode "background"; tell how many there were."""
-        return (
-            0 if self._snapshots is None else await self._snapshots.background.settled()
-        )
+        return await self._snapshots.background.settled()
 
     async def execute(
         self, aggregate_id: UUID, act: Callable[[AggT], object], *, attempts: int = 3
     ) -> AggT:
-        """Run *act* on the aggregate and save what it did; again if it lost a race.
+        """Run *act* on the aggregate, save what it did, and give the aggregate then.
 
-        Args:
-            aggregate_id: which aggregate; it need not exist yet.
-            act: calls the aggregate's methods; it may run several times, each time on
-                the state of then, and must do nothing else.
-            attempts: how often at most.
-
-        Returns:
-            the aggregate after it.
+        *act* calls the aggregate's methods. If it lost a race it runs again, on the
+        state of then (*attempts* times at most), so it must do nothing else. The
+        aggregate need not exist yet.
 
         Raises:
             OptimisticLockError: the race was lost each time.
         """
-        store, decider = await self._store.core(), self._factory.decider(aggregate_id)
-        if self._snapshots is not None:
-            store, decider = await self._from_here(aggregate_id)
+        store, decider = await self._from_here(aggregate_id)
         decided = await transact(
             store,
             decider,
-            stream_of(aggregate_id, self._type),
+            stream_of(aggregate_id, self.aggregate_type),
             act,
             attempts=attempts,
             envelop=enveloped,
@@ -266,25 +206,27 @@ class AggregateRepository(Generic[AggT]):
         aggregate = self._factory.at(aggregate_id, decided.state)
         if decided.events:
             before = decided.version - len(decided.events)
-            snapshot = self._snapshot_if_due(aggregate, before)
+            snapshot = self._snapshots.taken_if_due(aggregate, before)
             await self._publish(list(decided.events))
-            await self._keep(snapshot)
+            await self._snapshots.keep(snapshot)
         return aggregate
 
     async def _from_here(self, aggregate_id: UUID) -> tuple[Record[DomainEvent], Any]:
-        """Give store and decider that start from the loaded aggregate."""
-        store, here = await self._store.core(), await self.load_or_create(aggregate_id)
+        """Give store and decider; with snapshots they start from what these hold."""
+        store = await self.event_store.core()
+        decider = self._factory.decider(aggregate_id)
+        if self.snapshot_store is None:
+            return store, decider
+        here = await self.load_or_create(aggregate_id)
 
         async def load_events(
             stream: StreamName, *, after: int = 0
         ) -> Loaded[DomainEvent]:
             return await store.load_events(stream, after=max(after, here.version))
 
-        start = here.state, here.version
-        decider = self._factory.decider(aggregate_id)
         return (
             dataclasses.replace(store, load_events=load_events),
-            dataclasses.replace(decider, initial=start),
+            dataclasses.replace(decider, initial=(here.state, here.version)),
         )
 
     async def exists(self, aggregate_id: UUID) -> bool:
@@ -293,12 +235,14 @@ class AggregateRepository(Generic[AggT]):
 
     async def get_version(self, aggregate_id: UUID) -> int:
         """Give an aggregate's version without reading its events; 0: it has none."""
-        return await self._store.get_stream_version(aggregate_id, self._type)
+        return await self.event_store.get_stream_version(
+            aggregate_id, self.aggregate_type
+        )
 
     async def _publish(self, events: list[DomainEvent]) -> None:
-        if self._publisher is None:
+        if self.event_publisher is None:
             return
         try:
-            await self._publisher.publish(events)
+            await self.event_publisher.publish(events)
         except Exception:  # noqa: BLE001 - saved is saved
-            _log.exception("events are saved, but %r failed", self._publisher)
+            _log.exception("events are saved, but %r failed", self.event_publisher)

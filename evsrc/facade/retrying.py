@@ -6,13 +6,26 @@ Nothing here retries: a subscription does, by what these say.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from math import inf
 from typing import Final, Protocol
 
 from ..core.errors import SubscriptionConfigError
-from ..core.policy import Failure, FailurePolicy, Outcome, Park, Retry, Skip, Stop
+
+
+def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
+    """Refuse a configuration if one of its values is out of its range.
+
+    Raises:
+        SubscriptionConfigError: it says which.
+    """
+    for name, (least, most) in ranges.items():
+        value = getattr(config, name)
+        if value is not None and not least <= value <= most:
+            wanted = f"at least {least}" if most == inf else f"from {least} to {most}"
+            raise SubscriptionConfigError(
+                f"{name} must be {wanted}: {value!r} is out of its range"
+            )
 
 
 @dataclass(frozen=True)
@@ -37,16 +50,13 @@ class RetryConfig:
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, fits in (
-            ("max_retries", self.max_retries >= 0),
-            ("initial_delay", 0 <= self.initial_delay <= self.max_delay),
-            ("exponential_base", self.exponential_base >= 1),
-            ("jitter", 0 <= self.jitter <= 1),
-        ):
-            if not fits:
-                raise SubscriptionConfigError(
-                    f"{name} is out of its range: {getattr(self, name)!r}"
-                )
+        check_ranges(
+            self,
+            max_retries=(0, inf),
+            initial_delay=(0, self.max_delay),
+            exponential_base=(1, inf),
+            jitter=(0, 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -65,8 +75,7 @@ class CircuitBreakerConfig:
     recovery_timeout: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.failure_threshold < 1 or self.recovery_timeout < 0:
-            raise SubscriptionConfigError(f"a value is out of its range: {self!r}")
+        check_ranges(self, failure_threshold=(1, inf), recovery_timeout=(0, inf))
 
 
 class RetryPolicy(Protocol):
@@ -126,51 +135,26 @@ class NoRetryPolicy:
         return False
 
 
+@dataclass(frozen=True)
 class FilteredRetryPolicy:
     """Retry by another policy, but only errors of some types."""
 
-    def __init__(
-        self,
-        base_policy: RetryPolicy,
-        retryable_exceptions: tuple[type[Exception], ...],
-    ) -> None:
-        self._base = base_policy
-        self._exceptions = retryable_exceptions
+    base_policy: RetryPolicy
+    retryable_exceptions: tuple[type[Exception], ...]
 
     @property
     def max_retries(self) -> int:
         """How many more attempts follow the first."""
-        return self._base.max_retries
+        return self.base_policy.max_retries
 
     def get_backoff(self, attempt: int) -> float:
         """Give the seconds to wait after an attempt."""
-        return self._base.get_backoff(attempt)
+        return self.base_policy.get_backoff(attempt)
 
     def should_retry(self, attempt: int, error: Exception) -> bool:
         """Retry what the other policy does, of these types."""
-        return isinstance(error, self._exceptions) and self._base.should_retry(
-            attempt, error
-        )
+        fits = isinstance(error, self.retryable_exceptions)
+        return fits and self.base_policy.should_retry(attempt, error)
 
 
 DEFAULT_RETRY_POLICY: Final = ExponentialBackoffRetryPolicy()
-
-
-def failure_policy(
-    retry: RetryPolicy,
-    last: Skip | Park | Stop,
-    retryable: Callable[[Exception], bool] = lambda _: True,
-) -> FailurePolicy:
-    """Give the subscription's policy: retry as *retry* says, then do *last*."""
-
-    def policy(failure: Failure) -> Outcome:
-        attempt, error = failure.attempt - 1, failure.error
-        if (
-            attempt < retry.max_retries
-            and retryable(error)
-            and retry.should_retry(attempt, error)
-        ):
-            return Retry(timedelta(seconds=max(0.0, retry.get_backoff(attempt))))
-        return last
-
-    return policy

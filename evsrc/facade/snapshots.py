@@ -3,14 +3,14 @@
 A snapshot may be dropped at any time: it only saves reading events.
 """
 
+# ruff: noqa: D102 - what a table does is documented by `SnapshotStore`
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 from uuid import UUID
 from zlib import crc32
 
@@ -19,22 +19,13 @@ from msgspec import Struct
 
 from ..core.errors import SnapshotDeserializationError, StoreClosedError
 from ..stores.rows import micros, time_of
-from .tables import Rows, on_connection
-
-if TYPE_CHECKING:
-    import aiosqlite
+from .tables import Execute, Memory, Rows, SQLiteConnection, on_connection
 
 
 class AggregateSnapshot(Struct, frozen=True):
     """An aggregate's state after *version* events; `evsrc.snapshots.Snapshot`.
 
-    Args:
-        aggregate_id: which aggregate.
-        aggregate_type: of which type.
-        version: how many events the state contains.
-        state: the state as JSON values.
-        schema_version: that of the class that made it.
-        created_at: when.
+    The state is in JSON values, the schema version that of the class that made it.
     """
 
     aggregate_id: UUID
@@ -77,59 +68,6 @@ class SnapshotStore(ABC):
         """Forget a type's snapshots (of a lower schema version); tell how many."""
 
 
-class InMemorySnapshotStore(SnapshotStore):
-    """Snapshots that are kept as long as the process lives."""
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
-
-    async def save_snapshot(self, snapshot: AggregateSnapshot) -> None:
-        """Keep a snapshot instead of the aggregate's earlier one."""
-        key = str(snapshot.aggregate_id), snapshot.aggregate_type
-        self._rows[key] = _packed(snapshot)
-
-    async def get_snapshot(
-        self, aggregate_id: UUID, aggregate_type: str
-    ) -> AggregateSnapshot | None:
-        """Give an aggregate's snapshot, or None."""
-        row = self._rows.get((str(aggregate_id), aggregate_type))
-        return None if row is None else _unpacked(row)
-
-    async def delete_snapshot(self, aggregate_id: UUID, aggregate_type: str) -> bool:
-        """Forget an aggregate's snapshot; tell whether there was one."""
-        return self._rows.pop((str(aggregate_id), aggregate_type), None) is not None
-
-    async def snapshot_exists(self, aggregate_id: UUID, aggregate_type: str) -> bool:
-        """Tell whether there is a snapshot of an aggregate."""
-        return (str(aggregate_id), aggregate_type) in self._rows
-
-    async def delete_snapshots_by_type(
-        self, aggregate_type: str, schema_version_below: int | None = None
-    ) -> int:
-        """Forget a type's snapshots (of a lower schema version); tell how many."""
-        gone = [
-            key
-            for key, row in self._rows.items()
-            if row["aggregate_type"] == aggregate_type
-            and (
-                schema_version_below is None
-                or row["schema_version"] < schema_version_below
-            )
-        ]
-        for key in gone:
-            del self._rows[key]
-        return len(gone)
-
-    @property
-    def snapshot_count(self) -> int:
-        """How many snapshots there are."""
-        return len(self._rows)
-
-    async def clear(self) -> None:
-        """Forget all snapshots."""
-        self._rows.clear()
-
-
 CREATE: Final = """
 CREATE TABLE IF NOT EXISTS evsrc_aggregate_snapshot (
   aggregate_id   TEXT   NOT NULL,
@@ -141,7 +79,6 @@ CREATE TABLE IF NOT EXISTS evsrc_aggregate_snapshot (
   crc            BIGINT NOT NULL,
   PRIMARY KEY (aggregate_id, aggregate_type)
 )"""
-"""The table of `SQLSnapshotStore`, on SQLite and PostgreSQL alike."""
 _SAVE: Final = """
 INSERT INTO evsrc_aggregate_snapshot
   (aggregate_id, aggregate_type, version, state, schema_version, created_at, crc)
@@ -162,43 +99,53 @@ _DELETE_TYPE: Final = """
 DELETE FROM evsrc_aggregate_snapshot
  WHERE aggregate_type = :aggregate_type
    AND (CAST(:below AS BIGINT) IS NULL OR schema_version < :below)"""
+_ALL: Final = "SELECT version FROM evsrc_aggregate_snapshot"
+_CLEAR: Final = "DELETE FROM evsrc_aggregate_snapshot"
 
 
 class SQLSnapshotStore(SnapshotStore):
-    """Snapshots in a table of a database; a subclass runs the statements."""
+    """Snapshots in a table of a database."""
 
-    @abstractmethod
-    async def _execute(self, statement: str, values: Mapping[str, object]) -> Rows:
-        """Run one statement, whole or not at all."""
+    _execute: Execute
 
     async def save_snapshot(self, snapshot: AggregateSnapshot) -> None:
-        """Keep a snapshot instead of the aggregate's earlier one."""
         await self._execute(_SAVE, _packed(snapshot))
 
     async def get_snapshot(
         self, aggregate_id: UUID, aggregate_type: str
     ) -> AggregateSnapshot | None:
-        """Give an aggregate's snapshot, or None."""
         found = (await self._execute(_GET, _key(aggregate_id, aggregate_type))).rows
-        return _unpacked(dict(zip(_FIELDS, found[0], strict=True))) if found else None
+        return _unpacked(*found[0]) if found else None
 
     async def delete_snapshot(self, aggregate_id: UUID, aggregate_type: str) -> bool:
-        """Forget an aggregate's snapshot; tell whether there was one."""
         key = _key(aggregate_id, aggregate_type)
         return (await self._execute(_DELETE, key)).changed > 0
 
     async def snapshot_exists(self, aggregate_id: UUID, aggregate_type: str) -> bool:
-        """Tell whether there is a snapshot of an aggregate."""
-        return bool(
-            (await self._execute(_GET, _key(aggregate_id, aggregate_type))).rows
-        )
+        key = _key(aggregate_id, aggregate_type)
+        return bool((await self._execute(_GET, key)).rows)
 
     async def delete_snapshots_by_type(
         self, aggregate_type: str, schema_version_below: int | None = None
     ) -> int:
-        """Forget a type's snapshots (of a lower schema version); tell how many."""
         values = {"aggregate_type": aggregate_type, "below": schema_version_below}
         return (await self._execute(_DELETE_TYPE, values)).changed
+
+
+class InMemorySnapshotStore(SQLSnapshotStore):
+    """Snapshots that are kept as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._memory = self._execute = Memory(CREATE)
+
+    @property
+    def snapshot_count(self) -> int:
+        """How many snapshots there are."""
+        return len(self._memory.run(_ALL, {}).rows)
+
+    async def clear(self) -> None:
+        """Forget all snapshots."""
+        await self._execute(_CLEAR, {})
 
 
 class SQLiteSnapshotStore(SQLSnapshotStore):
@@ -214,7 +161,7 @@ class SQLiteSnapshotStore(SQLSnapshotStore):
     def __init__(self, database_path: str) -> None:
         self.database_path = database_path
         self._opening = asyncio.Lock()
-        self._connection: aiosqlite.Connection | None = None
+        self._connection: SQLiteConnection | None = None
         self._closed = False
 
     async def _execute(self, statement: str, values: Mapping[str, object]) -> Rows:
@@ -226,7 +173,7 @@ class SQLiteSnapshotStore(SQLSnapshotStore):
         except Exception as error:
             raise reported(error, self.database_path) from error
 
-    async def _opened(self) -> aiosqlite.Connection:
+    async def _opened(self) -> SQLiteConnection:
         from ..stores.sqlite.connect import connect  # noqa: PLC0415 - loads the driver
 
         async with self._opening:
@@ -248,24 +195,10 @@ class SQLiteSnapshotStore(SQLSnapshotStore):
         await self._opened()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
-_FIELDS: Final = (
-    "aggregate_id",
-    "aggregate_type",
-    "version",
-    "state",
-    "schema_version",
-    "created_at",
-    "crc",
-)
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -283,23 +216,18 @@ def _packed(snapshot: AggregateSnapshot) -> dict[str, object]:
         "schema_version": snapshot.schema_version,
         "created_at": micros(snapshot.created_at),
     }
-    return {**row, "crc": _crc(row)}
+    return {**row, "crc": _crc(row.values())}
 
 
-def _unpacked(row: Mapping[str, Any]) -> AggregateSnapshot:
+def _unpacked(*row: Any) -> AggregateSnapshot:
     """Give the snapshot of a row, if its checksum holds."""
-    id, type = row["aggregate_id"], row["aggregate_type"]
-    if row["crc"] != _crc({field: row[field] for field in _FIELDS[:-1]}):
+    id, type, version, state, schema_version, created_at, crc = row
+    if crc != _crc(row[:-1]):
         raise SnapshotDeserializationError(id, type, "its checksum does not hold")
     return AggregateSnapshot(
-        UUID(id),
-        type,
-        row["version"],
-        _decode(row["state"]),
-        row["schema_version"],
-        time_of(row["created_at"]),
+        UUID(id), type, version, _decode(state), schema_version, time_of(created_at)
     )
 
 
-def _crc(row: Mapping[str, object]) -> int:
-    return crc32(_encode(list(row.values())))
+def _crc(row: Iterable[object]) -> int:
+    return crc32(_encode(list(row)))

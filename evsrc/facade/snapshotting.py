@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
 from uuid import UUID
 
 from ..core.errors import (
@@ -19,7 +19,7 @@ from ..core.errors import (
     SnapshotNotFoundError,
     SnapshotSchemaVersionError,
 )
-from ..core.snapshot import every
+from ..core.snapshot import SnapshotPolicy, every
 from ..ports import Loaded
 from .aggregate import AggregateRoot
 from .snapshots import AggregateSnapshot, SnapshotStore
@@ -31,39 +31,32 @@ _log: Final = logging.getLogger("evsrc")
 _MOST_WAITING: Final = 1000
 
 
-def _never(_before: int, _after: int) -> bool:
-    return False
-
-
 class Snapshotting(Generic[AggT]):
-    """The snapshots of one repository's aggregates.
-
-    Args:
-        store: where they are kept.
-        factory: the aggregates' class.
-        aggregate_type: their type.
-        threshold: one is due when a save crosses a multiple of it; None: never.
-        mode: "sync": the save waits for it; "background": it does not; "manual": none
-            is ever due.
-
-    """
+    """The snapshots of one repository's aggregates, as `AggregateRepository` says."""
 
     def __init__(
         self,
-        store: SnapshotStore,
+        store: SnapshotStore | None,
         factory: type[AggT],
         aggregate_type: str,
         threshold: int | None,
         mode: SnapshotMode,
     ) -> None:
-        self.store = store
+        self._store = store
         self.misses: Counter[str] = Counter()
         self.background = Background(self._save)
         self._factory = factory
         self._type = aggregate_type
         self._mode = mode
-        automatic = None if mode == "manual" else threshold
-        self._due = _never if automatic is None else every(automatic)
+        if threshold is not None and threshold < 1:
+            raise ValueError(f"snapshot_threshold is at least 1, not {threshold!r}")
+        if mode not in get_args(SnapshotMode):
+            raise ValueError(
+                f"snapshot_mode is 'sync', 'background' or 'manual', not {mode!r}"
+            )
+        self._due: SnapshotPolicy | None = None
+        if store is not None and threshold is not None and mode != "manual":
+            self._due = every(threshold)
 
     # Taking.
 
@@ -100,7 +93,7 @@ class Snapshotting(Generic[AggT]):
 
     def taken_if_due(self, aggregate: AggT, before: int) -> AggregateSnapshot | None:
         """Give a snapshot if the events since version *before* make one due."""
-        if not self._due(before, aggregate.version):
+        if self._due is None or not self._due(before, aggregate.version):
             return None
         try:
             return self.taken(aggregate)
@@ -119,7 +112,8 @@ class Snapshotting(Generic[AggT]):
 
     async def _save(self, snapshot: AggregateSnapshot) -> None:
         try:
-            await self.store.save_snapshot(snapshot)
+            if self._store is not None:
+                await self._store.save_snapshot(snapshot)
         except Exception:  # noqa: BLE001 - no save fails for it
             _log.exception(
                 "the snapshot of %s %s was not saved", self._type, snapshot.aggregate_id
@@ -132,12 +126,8 @@ class Snapshotting(Generic[AggT]):
     ) -> AggT | None:
         """Give the aggregate from its snapshot and the events after that.
 
-        Args:
-            aggregate_id: which aggregate.
-            events: gives what came after an aggregate's version.
-
-        Returns:
-            None: there is no snapshot to use; the events alone will tell.
+        None: there is no snapshot to use, the events alone will tell. *events* gives
+        what came after an aggregate's version.
         """
         start = await self._start(aggregate_id)
         if start is None:
@@ -156,8 +146,10 @@ class Snapshotting(Generic[AggT]):
 
     async def _start(self, aggregate_id: UUID) -> AggT | None:
         """Give the aggregate as its snapshot has it."""
+        if self._store is None:
+            return None
         try:
-            snapshot = await self.store.get_snapshot(aggregate_id, self._type)
+            snapshot = await self._store.get_snapshot(aggregate_id, self._type)
             if snapshot is not None:
                 return self._restored(snapshot, aggregate_id)
         except SnapshotError as error:

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum
-from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 from uuid import UUID
 
@@ -168,7 +167,7 @@ class EventStore(ABC):
     """What the stores of the facade have in common; `core()` is the record below."""
 
     def __init__(self, event_registry: EventRegistry | None) -> None:
-        self._registry = event_registry or default_registry
+        self.event_registry: Final = event_registry or default_registry
         self._record: Record[DomainEvent] | None = None
         self._opening = asyncio.Lock()
 
@@ -188,16 +187,10 @@ class EventStore(ABC):
     ) -> None:
         """Have what this store does from now on go through *middleware*.
 
-        Args:
-            middleware: gives the core's record with some functions replaced, as
-                `evsrc.telemetry.traced` does.
+        That gives the core's record with some functions replaced, as
+        `evsrc.telemetry.traced` does.
         """
         self._record = middleware(await self.core())
-
-    @property
-    def event_registry(self) -> EventRegistry:
-        """The registry that names this store's events."""
-        return self._registry
 
     async def append_events(
         self,
@@ -208,11 +201,8 @@ class EventStore(ABC):
     ) -> AppendResult:
         """Append events to one aggregate's stream; they are numbered by the stream.
 
-        Args:
-            aggregate_id: which aggregate.
-            aggregate_type: of which type; both name the stream.
-            events: what; none is a success that does nothing.
-            expected_version: the stream's version, or an `ExpectedVersion`.
+        No events: a success that does nothing. *expected_version* is that of the
+        stream, or an `ExpectedVersion`.
 
         Raises:
             OptimisticLockError: the stream is at another version.
@@ -226,16 +216,22 @@ class EventStore(ABC):
         if expected_version not in (ExpectedVersion.ANY, ExpectedVersion.STREAM_EXISTS):
             check_expected(expected_version)
         record, stream = await self.core(), stream_of(aggregate_id, aggregate_type)
-        version = expected_version
+        version = int(expected_version)
         if expected_version < 0 or not events:
             version = (await record.read_stream(stream, limit=0)).head
         if not events:
             return AppendResult.successful(version)
         _check_owner(aggregate_id, aggregate_type, events)
         while True:
-            expected = _expected(expected_version, version)
-            start = expected if isinstance(expected, int) else version
-            new = [enveloped(_numbered(e, start + i)) for i, e in enumerate(events, 1)]
+            expected: Expected = version
+            if not version and expected_version == ExpectedVersion.STREAM_EXISTS:
+                expected = STREAM_EXISTS
+            new = [
+                enveloped(
+                    e if e.aggregate_version == n else e.with_aggregate_version(n)
+                )
+                for n, e in enumerate(events, version + 1)
+            ]
             match await record.append(Write(stream, new, expected)):
                 case Appended() as done:
                     return AppendResult.successful(done.version, done.position)
@@ -254,12 +250,8 @@ class EventStore(ABC):
     ) -> EventStream:
         """Read an aggregate's events after a version, and its stream's version.
 
-        Args:
-            aggregate_id: which aggregate.
-            aggregate_type: its type; without one the whole log is searched for it.
-            from_version: events after this one.
-            from_timestamp: events that occurred at this moment or later.
-            to_timestamp: events that occurred at this moment or before.
+        The timestamps are bounds of when the events occurred, inclusive. Without
+        *aggregate_type* the whole log is searched for it.
         """
         record = await self.core()
         if aggregate_type is None:
@@ -285,10 +277,7 @@ class EventStore(ABC):
     ) -> list[DomainEvent]:
         """Read all events of one type of aggregate, in the order they were recorded.
 
-        Args:
-            aggregate_type: which type.
-            tenant_id: of this tenant only.
-            from_timestamp: that occurred after this moment.
+        Of one tenant only, if it is given, and that occurred after *from_timestamp*.
         """
         query = Query.of(categories=[aggregate_type])
         return [
@@ -392,12 +381,7 @@ class EventStore(ABC):
         await self.core()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
@@ -415,7 +399,7 @@ class InMemoryEventStore(EventStore):
     async def _open(self) -> Record[DomainEvent]:
         from ..stores.memory import memory_store  # noqa: PLC0415 - only if it is used
 
-        return memory_store(domain_codec(self._registry))
+        return memory_store(domain_codec(self.event_registry))
 
     async def clear(self) -> None:
         """Forget all events."""
@@ -464,28 +448,23 @@ class SQLiteEventStore(EventStore):
         self.wal_mode = wal_mode
         self.busy_timeout = busy_timeout
         self.synchronous: Literal["FULL", "NORMAL"] = synchronous
-        self._connected = False
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the store is open."""
-        return self._connected
+        self.is_connected = False
 
     async def _open(self) -> Record[DomainEvent]:
         from ..stores.sqlite import sqlite_store  # noqa: PLC0415 - loads the driver
 
         record = await sqlite_store(
             self.database,
-            domain_codec(self._registry),
+            domain_codec(self.event_registry),
             synchronous=self.synchronous,
             busy_timeout=timedelta(milliseconds=self.busy_timeout),
         )
-        self._connected = True
+        self.is_connected = True
         return record
 
     async def close(self) -> None:
         """Close the store; what was acknowledged stays."""
-        self._connected = False
+        self.is_connected = False
         await super().close()
 
 
@@ -503,21 +482,6 @@ def stored_event(recorded: Recorded[DomainEvent]) -> StoredEvent:
         recorded.position,
         recorded.recorded_at,
     )
-
-
-def _numbered(event: DomainEvent, version: int) -> DomainEvent:
-    if event.aggregate_version == version:
-        return event
-    return event.with_aggregate_version(version)
-
-
-def _expected(expected_version: int, version: int) -> Expected:
-    """Give what the core expects; any version: the one just seen."""
-    if expected_version == ExpectedVersion.ANY:
-        return version
-    if expected_version == ExpectedVersion.STREAM_EXISTS:
-        return version or STREAM_EXISTS
-    return int(expected_version)
 
 
 def _check_owner(

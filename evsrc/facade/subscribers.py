@@ -9,24 +9,24 @@ from typing import Any, Protocol, runtime_checkable
 from .events import DomainEvent
 
 
-class Subscriber(Protocol):
-    """Handles one event at a time."""
+class Chooses(Protocol):
+    """Says which events it wants."""
 
     def subscribed_to(self) -> list[type[DomainEvent]]:
         """Give the event classes that it wants."""
         ...
+
+
+class Subscriber(Chooses, Protocol):
+    """Handles one event at a time."""
 
     async def handle(self, event: DomainEvent) -> None:
         """Handle one event."""
         ...
 
 
-class SyncSubscriber(Protocol):
+class SyncSubscriber(Chooses, Protocol):
     """Handles one event at a time, in a method that is not async."""
-
-    def subscribed_to(self) -> list[type[DomainEvent]]:
-        """Give the event classes that it wants."""
-        ...
 
     def handle(self, event: DomainEvent) -> None:
         """Handle one event."""
@@ -42,12 +42,8 @@ class HandlesBatches(Protocol):
         ...
 
 
-class BatchSubscriber(HandlesBatches, Protocol):
+class BatchSubscriber(Chooses, HandlesBatches, Protocol):
     """Handles several events at once, in the log's order."""
-
-    def subscribed_to(self) -> list[type[DomainEvent]]:
-        """Give the event classes that it wants."""
-        ...
 
 
 def supports_batch_handling(subscriber: object) -> bool:

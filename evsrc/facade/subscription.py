@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
@@ -38,14 +37,8 @@ class PauseReason(Enum):
 
 
 _STATES = {
-    State.STARTING: SubscriptionState.STARTING,
-    State.CATCHING_UP: SubscriptionState.CATCHING_UP,
-    State.LIVE: SubscriptionState.LIVE,
-    State.RETRYING: SubscriptionState.ERROR,
-    State.CIRCUIT_OPEN: SubscriptionState.ERROR,
-    State.PAUSED: SubscriptionState.PAUSED,
-    State.STOPPED: SubscriptionState.STOPPED,
-    State.FAILED: SubscriptionState.ERROR,
+    state: SubscriptionState.__members__.get(state.name, SubscriptionState.ERROR)
+    for state in State
 }
 
 
@@ -254,14 +247,3 @@ class Subscription:
 
 def _since(at: datetime | None) -> float:
     return 0.0 if at is None else (datetime.now(UTC) - at).total_seconds()
-
-
-def as_health(subscription: Subscription) -> dict[str, Any]:
-    """Give what `SubscriptionManager.get_health` tells of a subscription."""
-    return {
-        "name": subscription.name,
-        "status": subscription.state.value,
-        "position": subscription.last_processed_position,
-        "events_processed": subscription.events_processed,
-        "error": subscription.get_status().error,
-    }

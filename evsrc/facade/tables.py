@@ -1,7 +1,7 @@
-"""Run SQL statements for the repositories that keep their rows in a user's database.
+"""Run SQL statements for the repositories of checkpoints, dead letters and snapshots.
 
 A repository is written once, in SQL that SQLite and PostgreSQL share, with `:name` for
-values; what runs a statement is a function.
+values; what runs a statement is a function. In memory it is SQLite as well.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+from weakref import finalize
 
 from ..core.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     import aiosqlite
+
+SQLiteConnection: TypeAlias = "aiosqlite.Connection"
 
 
 _BUSY: Final = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
@@ -48,7 +51,27 @@ def outages() -> Generator[None]:
         ) from error
 
 
-def on_connection(connection: aiosqlite.Connection, create: str) -> Execute:
+class Memory:
+    """Runs statements on a table in memory, which *create* makes."""
+
+    def __init__(self, create: str) -> None:
+        from sqlite3 import connect  # noqa: PLC0415 - only if it is used
+
+        self._db = connect(":memory:", isolation_level=None, check_same_thread=False)
+        finalize(self, self._db.close)
+        self._db.execute(create)
+
+    def run(self, statement: str, values: Mapping[str, object]) -> Rows:
+        """Run one statement at once."""
+        cursor = self._db.execute(statement, values)
+        return Rows(cursor.fetchall(), cursor.rowcount)
+
+    async def __call__(self, statement: str, values: Mapping[str, object]) -> Rows:
+        """Do the same as `run`."""
+        return self.run(statement, values)
+
+
+def on_connection(connection: SQLiteConnection, create: str) -> Execute:
     """Run statements on a connection of the caller.
 
     Inside a transaction of the caller they become part of it; otherwise each is

@@ -12,7 +12,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import SpanKind, TracerProvider
 
 from ..core.event import E, Recorded
-from ..core.policy import Failure, FailurePolicy, Outcome, Retry
+from ..core.policy import Failure, Outcome, Retry
 from ..ports import EventStore, Transaction
 from ..runtime.delivery import AnyHandler, Batched, Delivery, Transactional
 from ..runtime.subscribe import Subscription, subscribe
@@ -33,36 +33,23 @@ def traced_subscribe(
 
     The span begins a trace of its own, and links to those of the appends: a delivery
     may come years later. Metrics: deliveries, failures, retries, parked events, the lag
-    in positions, and how old events were when they were handled.
-
-    Args:
-        store: the log to read.
-        name: whose progress is kept.
-        handle: gets the events.
-        delivery: which events, from where, and what to do about failures.
-        tracer_provider: where spans go; by default the process's.
-        meter_provider: where metrics go; by default the process's.
+    in positions, and how old events were when they were handled. All go to the given
+    providers, by default the process's.
     """
     telemetry = telemetry_of(tracer_provider, meter_provider)
     delivery = delivery or Delivery()
-    counted = replace(
-        delivery, on_failure=_counted(telemetry, name, delivery.on_failure)
-    )
-    subscription = subscribe(store, name, _handler(telemetry, name, handle), counted)
-    telemetry.watch(subscription)
-    return subscription
-
-
-def _counted(telemetry: Telemetry, name: str, policy: FailurePolicy) -> FailurePolicy:
-    told = {"evsrc.subscription": name}
+    policy = delivery.on_failure
 
     def counted(failure: Failure) -> Outcome:
         outcome = policy(failure)
         if isinstance(outcome, Retry):
-            telemetry.retries.add(1, told)
+            telemetry.retries.add(1, {"evsrc.subscription": name})
         return outcome
 
-    return counted
+    traced = _handler(telemetry, name, handle)
+    subscription = subscribe(store, name, traced, replace(delivery, on_failure=counted))
+    telemetry.watch(subscription)
+    return subscription
 
 
 def _handler(telemetry: Telemetry, name: str, handle: AnyHandler[E]) -> AnyHandler[E]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -36,19 +37,18 @@ class Telemetry:
         self.tracer = trace.get_tracer("evsrc", tracer_provider=tracer_provider)
         meter = metrics.get_meter("evsrc", meter_provider=meter_provider)
         self._seen: tuple[ref[Subscription[Any]], ...] = ()
-        self.appends = meter.create_counter(
-            "evsrc.appends", "{append}", "Appends, by outcome"
-        )
-        self.conflicts = meter.create_counter(
+        counter = meter.create_counter
+        self.appends = counter("evsrc.appends", "{append}", "Appends, by outcome")
+        self.conflicts = counter(
             "evsrc.conflicts", "{append}", "Appends that lost a race"
         )
-        self.deliveries = meter.create_counter(
+        self.deliveries = counter(
             "evsrc.deliveries", "{event}", "Events that were handled"
         )
-        self.failures = meter.create_counter(
+        self.failures = counter(
             "evsrc.failures", "{call}", "Calls of handlers that failed"
         )
-        self.retries = meter.create_counter(
+        self.retries = counter(
             "evsrc.retries", "{event}", "Failed events that are tried again"
         )
         self.delay = meter.create_histogram(
@@ -70,18 +70,14 @@ class Telemetry:
         return [found for seen in self._seen if (found := seen()) is not None]
 
     def _parked(self, _: CallbackOptions) -> Iterable[Observation]:
-        parked: dict[str, int] = {}
+        parked: Counter[str] = Counter()
         for subscription in self._watched():
-            name = subscription.name
-            parked[name] = parked.get(name, 0) + subscription.parked
+            parked[subscription.name] += subscription.parked
         return [Observation(n, {"evsrc.subscription": s}) for s, n in parked.items()]
 
     def _lags(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [
-            Observation(s.lag, {"evsrc.subscription": s.name})
-            for s in self._watched()
-            if s.running
-        ]
+        running = [seen for seen in self._watched() if seen.running]
+        return [Observation(s.lag, {"evsrc.subscription": s.name}) for s in running]
 
     @contextmanager
     def span(
@@ -92,33 +88,30 @@ class Telemetry:
         *,
         links: Sequence[Link] = (),
         context: Context | None = None,
+        began: int | None = None,
     ) -> Generator[Span]:
-        """Open a span; one that an exception ends tells its type, not its text."""
+        """Open a span, now or as of *began* (nanoseconds).
+
+        One that an exception ends tells its type, not its text: that may quote a
+        payload.
+        """
         with self.tracer.start_as_current_span(
             name,
             context=context,
             kind=kind,
             attributes=attributes,
             links=links,
+            start_time=began,
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
             try:
                 yield span
             except BaseException as error:
-                failed(span, error)
+                span.set_attribute("evsrc.outcome", "error")
+                span.set_attribute("error.type", type(error).__qualname__)
+                span.set_status(StatusCode.ERROR)
                 raise
-
-    def late_span(self, name: str, began: int) -> Span:
-        """Open a span for what began then, at a time in nanoseconds."""
-        return self.tracer.start_span(name, kind=SpanKind.CLIENT, start_time=began)
-
-
-def failed(span: Span, error: BaseException) -> None:
-    """Say that a span failed by the error's type: its text may quote a payload."""
-    span.set_attribute("evsrc.outcome", "error")
-    span.set_attribute("error.type", type(error).__qualname__)
-    span.set_status(StatusCode.ERROR)
 
 
 def of_stream(stream: StreamName) -> dict[str, Any]:

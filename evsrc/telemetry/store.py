@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import time_ns
@@ -23,19 +23,18 @@ from ..ports import (
     Conflict,
     EventStore,
     Loaded,
-    LoadEvents,
     Page,
     ReadAll,
-    ReadStream,
     Transaction,
     Write,
 )
 from ..runtime.transact import Decided, transact
 from .context import carrying
-from .instruments import Telemetry, classes, failed, of_stream, telemetry_of, types
+from .instruments import Telemetry, classes, of_stream, telemetry_of, types
 
 S = TypeVar("S")
 C = TypeVar("C")
+T = TypeVar("T")
 
 
 def traced(
@@ -49,19 +48,17 @@ def traced(
     An append puts its trace context (W3C `traceparent`) into the events' metadata, as
     `extra`, unless they have one; deliveries link to it. A checkpoint alone, and a read
     of the log that finds nothing, make no span: a waiting subscription makes many.
-
-    Args:
-        store: the store; it stays as it is.
-        tracer_provider: where spans go; by default the process's.
-        meter_provider: where metrics go; by default the process's.
+    Spans and metrics go to the given providers, by default the process's.
     """
     telemetry = telemetry_of(tracer_provider, meter_provider)
     return replace(
         store,
         append=_append(telemetry, store.append),
         transaction=_transaction(telemetry, store.transaction),
-        read_stream=_read_stream(telemetry, store.read_stream),
-        load_events=_load(telemetry, store.load_events),
+        read_stream=_reading(
+            telemetry, "evsrc.read_stream", store.read_stream, _of_page
+        ),
+        load_events=_reading(telemetry, "evsrc.load", store.load_events, _of_loaded),
         read_all=_read_all(telemetry, store.read_all),
     )
 
@@ -77,16 +74,8 @@ async def traced_transact(
 ) -> Decided[S, E]:
     """Do what `transact` does, in a span; with a traced *store*, its load and append.
 
-    Args:
-        store: where the stream is.
-        decider: the domain.
-        stream: which stream.
-        command: what is wanted; it is in no span.
-        tracer_provider: where spans go; by default the process's.
-        options: the others that `transact` takes.
-
-    Raises:
-        Exception: what `transact` raises.
+    The command is in no span. *options* are those of `transact`, and so are the errors;
+    *tracer_provider* is by default the process's.
     """
     telemetry = telemetry_of(tracer_provider, None)
     with telemetry.span("evsrc.transact", of_stream(stream)) as span:
@@ -136,55 +125,36 @@ def _transaction(
     return traced_transaction
 
 
-def _load(telemetry: Telemetry, load: LoadEvents[E]) -> LoadEvents[E]:
-    async def traced_load(stream: StreamName, *, after: int = 0) -> Loaded[E]:
+def _reading(
+    telemetry: Telemetry,
+    name: str,
+    read: Callable[..., Coroutine[Any, Any, T]],
+    told: Callable[[T], dict[str, Any]],
+) -> Callable[..., Coroutine[Any, Any, T]]:
+    async def traced_read(stream: StreamName, *, after: int = 0, **options: Any) -> T:
         asked = {**of_stream(stream), "evsrc.after": after}
-        with telemetry.span("evsrc.load", asked, SpanKind.CLIENT) as span:
-            loaded = await load(stream, after=after)
-            span.set_attribute("evsrc.version", loaded.version)
-            span.set_attribute("evsrc.event.count", len(loaded.events))
-            return loaded
-
-    return traced_load
-
-
-def _read_stream(telemetry: Telemetry, read: ReadStream[E]) -> ReadStream[E]:
-    async def traced_read(
-        stream: StreamName,
-        *,
-        after: int = 0,
-        limit: int | None = None,
-        backward: bool = False,
-    ) -> Page[E]:
-        asked = {**of_stream(stream), "evsrc.after": after}
-        with telemetry.span("evsrc.read_stream", asked, SpanKind.CLIENT) as span:
-            page = await read(stream, after=after, limit=limit, backward=backward)
-            span.set_attributes(_of_page(page))
-            return page
+        with telemetry.span(name, asked, SpanKind.CLIENT) as span:
+            found = await read(stream, after=after, **options)
+            span.set_attributes(told(found))
+            return found
 
     return traced_read
 
 
 def _read_all(telemetry: Telemetry, read: ReadAll[E]) -> ReadAll[E]:
     async def traced_read(
-        query: AnyQuery = ALL,
-        *,
-        after: int = START,
-        limit: int = 1000,
-        backward: bool = False,
+        query: AnyQuery = ALL, *, after: int = START, **options: Any
     ) -> Page[E]:
-        began = time_ns()
+        began, told = time_ns(), {"evsrc.after": after}
         try:
-            page = await read(query, after=after, limit=limit, backward=backward)
-        except Exception as error:
-            span = telemetry.late_span("evsrc.read_all", began)
-            failed(span, error)
-            span.end()
-            raise
+            page = await read(query, after=after, **options)
+        except Exception:
+            with telemetry.span("evsrc.read_all", {}, SpanKind.CLIENT, began=began):
+                raise
         if page.events:
-            span = telemetry.late_span("evsrc.read_all", began)
-            span.set_attributes({"evsrc.after": after, **_of_page(page)})
-            span.end()
+            told |= _of_page(page)
+            with telemetry.span("evsrc.read_all", told, SpanKind.CLIENT, began=began):
+                pass  # it is over
         return page
 
     return traced_read
@@ -212,6 +182,13 @@ def _of_append(writes: Sequence[Write[Any]]) -> dict[str, Any]:
         "evsrc.expected": str(writes[0].expected),
         "evsrc.event.count": len(events),
         "evsrc.event.types": classes(events),
+    }
+
+
+def _of_loaded(loaded: Loaded[Any]) -> dict[str, Any]:
+    return {
+        "evsrc.version": loaded.version,
+        "evsrc.event.count": len(loaded.events),
     }
 
 
