@@ -1,8 +1,5 @@
 """Show values as the Python that makes them, and what differs between two of them."""
 
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import dataclasses

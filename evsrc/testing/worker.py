@@ -236,10 +236,7 @@ class Worker:
             return after
 
         definition = ViewProjection(
-            name=name,
-            view=View(view.initial, noted),
-            keep=keep,
-            query=delivery.query,
+            name=name, view=View(view.initial, noted), keep=keep, query=delivery.query
         )
         await self._follow(project(self.store, definition, delivery).subscription)
 
