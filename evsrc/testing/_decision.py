@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,16 +18,11 @@ S = TypeVar("S")
 C = TypeVar("C")
 E = TypeVar("E")
 P = TypeVar("P", bound="Past[Any]")
-SI_contra = TypeVar("SI_contra", contravariant=True)
-EI_contra = TypeVar("EI_contra", contravariant=True)
+Invariant: TypeAlias = Callable[[S, tuple[E, ...]], bool]
+"""Tells whether a state, and all events that led to it, are as they must be.
 
-
-class Invariant(Protocol[SI_contra, EI_contra]):
-    """Tell whether a state, and all events that led to it, are as they must be."""
-
-    def __call__(self, state: SI_contra, events: tuple[EI_contra, ...], /) -> bool:
-        """Judge one moment; an AssertionError is a no with a reason."""
-        ...
+An AssertionError is a no with a reason.
+"""
 
 
 class Past(Struct, Generic[E], frozen=True):

@@ -90,7 +90,18 @@ def histories(
             those by which Python reports a mistake (TypeError, KeyError, ...).
         most: how many commands, at most.
     """
-    return _runs(subject, commands, refusals, most).map(lambda run: run[1])
+    domain = domain_of(subject)
+
+    def happened(asked: list[Any]) -> tuple[Any, ...]:
+        state: Any = domain.decider.initial
+        events: tuple[Any, ...] = ()
+        for command in asked:
+            new = attempt(domain, state, command, refusals)
+            state, events = fold(domain.decider, new, state), events + new
+        return events
+
+    drawn = commands_of(subject) if commands is None else commands
+    return st.lists(drawn, max_size=most).map(happened)
 
 
 def states(
@@ -102,22 +113,5 @@ def states(
 ) -> SearchStrategy[Any]:
     """Draw the states that can be reached; arguments as of `histories`."""
     domain = domain_of(subject)
-    return _runs(subject, commands, refusals, most).map(lambda run: domain.seen(run[0]))
-
-
-def _runs(
-    subject: Any, commands: SearchStrategy[Any] | None, refusals: Refusals, most: int
-) -> SearchStrategy[tuple[Any, tuple[Any, ...]]]:
-    domain = domain_of(subject)
-
-    def run(asked: list[Any]) -> tuple[Any, tuple[Any, ...]]:
-        state: Any = domain.decider.initial
-        events: tuple[Any, ...] = ()
-        for command in asked:
-            happened = attempt(domain, state, command, refusals)
-            state = fold(domain.decider, happened, state)
-            events += happened
-        return state, events
-
-    drawn = commands_of(subject) if commands is None else commands
-    return st.lists(drawn, max_size=most).map(run)
+    drawn = histories(subject, commands, refusals=refusals, most=most)
+    return drawn.map(lambda events: domain.seen(fold(domain.decider, events)))

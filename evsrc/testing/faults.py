@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from msgspec import Struct
 
@@ -44,16 +44,12 @@ PORTS: Final[tuple[str, ...]] = tuple(
 """The functions of a store that are awaited, such as "append" or "checkpoints.save"."""
 
 
-class Around(Protocol):
-    """What is done around a call of a store's function.
+Around: TypeAlias = Callable[[str, Call], Awaitable[Any]]
+"""What is done around a call of a store's function.
 
-    It gets the function's name (one of `PORTS`) and the call, ready to be awaited as
-    often as wanted; what it gives is the caller's result.
-    """
-
-    async def __call__(self, port: str, call: Call, /) -> Any:
-        """Make the call, or do not."""
-        ...
+It gets the function's name (one of `PORTS`) and the call, ready to be awaited as often
+as wanted; what it gives is the caller's result.
+"""
 
 
 def intercepted(record: R, around: Around, *, ports: Collection[str] = PORTS) -> R:

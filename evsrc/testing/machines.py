@@ -8,6 +8,7 @@ What it finds it shrinks to the shortest list of commands, and tells as a test t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, cast
 
 from hypothesis import Phase, settings
@@ -74,14 +75,14 @@ def decider_machine(
     drawn = commands_of(subject) if commands is None else commands
 
     def play(commands: Sequence[Any]) -> InvariantBrokenError | None:
-        return _Play(domain, tuple(invariants), refusals).all(commands)
+        return _Play(domain, invariants, refusals).all(commands)
 
     class Machine(RuleBasedStateMachine):
         """Gives one command after the other."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.play = _Play(domain, tuple(invariants), refusals)
+            self.play = _Play(domain, invariants, refusals)
 
         def give(self, command: Any) -> None:
             error = self.play.all([command])
@@ -106,21 +107,18 @@ def _rule(drawn: SearchStrategy[Any]) -> Callable[[Any, Any], None]:
     return cast("Callable[[Any, Any], None]", rule(command=drawn)(when))
 
 
+@dataclass
 class _Play:
     """One story: the commands, and what came of them."""
 
-    def __init__(
-        self,
-        domain: Domain,
-        invariants: tuple[Invariant[Any, Any], ...],
-        refusals: Refusals,
-    ) -> None:
-        self.domain = domain
-        self.invariants = invariants
-        self.refusals = refusals
-        self.state: Any = domain.decider.initial
-        self.events: tuple[Any, ...] = ()
-        self.commands: list[Any] = []
+    domain: Domain
+    invariants: Sequence[Invariant[Any, Any]]
+    refusals: Refusals
+    events: tuple[Any, ...] = ()
+    commands: list[Any] = field(default_factory=list[Any])
+
+    def __post_init__(self) -> None:
+        self.state: Any = self.domain.decider.initial
 
     def all(self, commands: Sequence[Any]) -> InvariantBrokenError | None:
         """Give what one of the commands breaks, as if it came from nowhere.
@@ -145,7 +143,7 @@ class _Play:
                 for invariant in self.invariants:
                     broken = broken_by(self.domain, invariant, self.state, self.events)
                     if broken is not None:
-                        name = _name_of(invariant)
+                        name = getattr(invariant, "__name__", "invariant")
                         self.fail(name, broken, before, command, name)
         except InvariantBrokenError:
             raise
@@ -176,10 +174,6 @@ class _Play:
             lines[2:4] = [f"{_INDENT}given().when("]
         test = "\n".join(lines)
         raise InvariantBrokenError(name, reason, test, self.commands) from cause
-
-
-def _name_of(invariant: Invariant[Any, Any]) -> str:
-    return getattr(invariant, "__name__", "invariant")
 
 
 def _shortest(
