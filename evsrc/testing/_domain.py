@@ -54,11 +54,7 @@ class Domain(Struct, frozen=True):
 
 
 def domain_of(subject: Any, *, id: UUID = ANY_ID) -> Domain:
-    """Give a decider, or an aggregate class, as a domain.
-
-    Raises:
-        TypeError: it is neither.
-    """
+    """Give a decider, or an aggregate class, as a domain; anything else is refused."""
     if isinstance(subject, Decider):
         decider: Decider[Any, Any, Any] = subject
         return Domain(decider, _name_of(decider), lambda state: state, frozenset())
@@ -111,11 +107,7 @@ def is_refusal(error: Exception, refusals: Refusals) -> bool:
 def attempt(
     domain: Domain, state: Any, command: Any, refusals: Refusals = None
 ) -> tuple[Any, ...]:
-    """Give what a command leads to; nothing if it is refused.
-
-    Raises:
-        Exception: deciding failed with an error that is no refusal.
-    """
+    """Give what a command leads to; nothing if it is refused."""
     try:
         return decided(domain.decider, state, command)
     except Exception as error:

@@ -80,11 +80,7 @@ def is_record(hint: Any) -> bool:
 
 
 def field_hints(record: Any) -> dict[str, Any]:
-    """Give the hints of a record's fields, in order, with its type arguments put in.
-
-    Raises:
-        NameError: an annotation names something that its module does not have.
-    """
+    """Give the hints of a record's fields, in order, with its type arguments put in."""
     cls: Any = get_origin(record) or record
     names = getattr(cls, "__struct_fields__", None) or getattr(cls, "_fields", None)
     hints = _resolved(record)

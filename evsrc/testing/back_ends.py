@@ -40,11 +40,7 @@ def opener(
 ) -> OpenStore:
     """Give the function that opens a store of one kind; one folder is one store.
 
-    Args:
-        back_end: one of `BACK_ENDS`.
-        folder: where its file is, or what its tables are named after.
-        codec: of its events, unless `open_store` is given another.
-        url: the DSN of a database, for those that need a server.
+    Those that need a server are in the database *url*, named after the folder.
     """
     usual = codec
 

@@ -134,15 +134,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 def virtual_loop(
     seed: int | None = None, *, step: float = 0.0
 ) -> Generator[VirtualLoop]:
-    """Give a `VirtualLoop`; what is left over in it ends with the block.
-
-    Args:
-        seed: of the order in which ready callbacks run; None: first come, first served.
-        step: how many seconds a callback takes on this clock, at most; the seed says.
-
-    Raises:
-        RuntimeError: another loop runs here.
-    """
+    """Give the loop of `run_virtually`; what is left over ends with the block."""
     if asyncio._get_running_loop() is not None:  # noqa: SLF001 - for loops
         raise RuntimeError("another loop runs here: call this from a plain function")
     loop = VirtualLoop(seed, step)

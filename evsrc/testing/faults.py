@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast, get_args
 
 from msgspec import Struct
 
@@ -127,6 +127,7 @@ class Deafen(Struct, frozen=True):
 
 
 Effect: TypeAlias = Fail | Delay | Duplicate | LoseReply | Cancel | Deafen
+EFFECTS: Final[tuple[type[Effect], ...]] = get_args(Effect)
 
 
 class Fault(Struct, frozen=True):
@@ -247,14 +248,7 @@ _BUSY: Final = StoreBusyError("a store under test is busy")
 def fault_plans(
     *,
     ports: Sequence[str] = FAULTY_PORTS,
-    effects: Sequence[type[Effect]] = (
-        Fail,
-        Delay,
-        Duplicate,
-        LoseReply,
-        Cancel,
-        Deafen,
-    ),
+    effects: Sequence[type[Effect]] = EFFECTS,
     calls: int = 20,
     most: int = 5,
 ) -> SearchStrategy[tuple[Fault, ...]]:

@@ -414,8 +414,7 @@ async def is_a_log_that_verifies_itself(store: Store) -> None:
 def check_claims(log: Iterable[Recorded[Any]]) -> int:
     """Hold each event's claim `last:POSITION` against the log, and count the claims.
 
-    An event that claims something was appended under the condition that the last event
-    before it with the same `k...` tag is at that position.
+    The claim: the last event before it with the same `k...` tag is at that position.
     """
     last: dict[str, int] = {}
     claims = 0

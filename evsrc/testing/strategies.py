@@ -313,16 +313,16 @@ def _of_domain_event(cls: type[DomainEvent], name: str) -> SearchStrategy[Any] |
 def _recursive(hint: Any) -> bool:
     cls = get_origin(hint) or hint
     seen: set[Any] = set()
-    left = [field_hints(hint).values()]
+    left = [hint]
     while left:
-        for inner in left.pop():
+        for inner in field_hints(left.pop()).values():
             for found in _records_in(inner):
                 origin = get_origin(found) or found
                 if origin is cls:
                     return True
                 if origin not in seen:
                     seen.add(origin)
-                    left.append(field_hints(found).values())
+                    left.append(found)
     return False
 
 
