@@ -8,19 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._bench import CODEC, Check, Fact, Marked, Note, Tagged
     from ._law import LawBrokenError
     from .assertions import (
         assert_log,
         assert_stream,
         new_events,
         record,
+        recorded,
         recorded_events,
     )
     from .back_ends import OpenStore
-    from .buses import BUS_EVENTS, bus_checks
+    from .buses import bus_checks
     from .clock import StuckError, run_virtually
     from .commands import commands_of, histories, states
-    from .conformance import CODEC, Check, Fact, Marked, Note, Tagged
+    from .conformance import store_checks
     from .databases import fresh_database
     from .exhaustive import (
         InjectedError,
@@ -42,8 +44,7 @@ if TYPE_CHECKING:
         faulty,
         intercepted,
     )
-    from .laws import decider_laws
-    from .logs import recorded
+    from .laws import decider_laws, view_laws
     from .machines import InvariantBrokenError, decider_machine
     from .records import (
         checkpoint_checks,
@@ -62,15 +63,12 @@ if TYPE_CHECKING:
     from .specs import specs_of
     from .store_machine import store_machine
     from .strategies import values
-    from .suite import store_checks
     from .upcaster_laws import upcaster_laws
-    from .view_laws import view_laws
     from .worker import Worker
     from .world import Chaos, World
 
 __all__ = [
     "BACK_ENDS",
-    "BUS_EVENTS",
     "CODEC",
     "PORTS",
     "Cancel",
@@ -136,82 +134,51 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BUS_EVENTS": ".buses",
-    "Cancel": ".faults",
-    "Chaos": ".world",
-    "Deafen": ".faults",
-    "Delay": ".faults",
-    "Duplicate": ".faults",
-    "Fail": ".faults",
-    "Fault": ".faults",
-    "InjectedError": ".exhaustive",
-    "InvariantBrokenError": ".machines",
-    "LawBrokenError": "._law",
-    "LoseReply": ".faults",
-    "OpenStore": ".back_ends",
-    "PORTS": ".faults",
-    "PostgresNotFoundError": ".servers",
-    "PostgresServer": ".servers",
-    "PostgresStartError": ".servers",
-    "Run": ".simulation",
-    "SimulationError": ".simulation",
-    "StuckError": ".clock",
-    "Trap": ".exhaustive",
-    "Work": ".exhaustive",
-    "Worker": ".worker",
-    "World": ".world",
-    "assert_log": ".assertions",
-    "assert_stream": ".assertions",
-    "bus_checks": ".buses",
-    "cancel_everywhere": ".exhaustive",
-    "checkpoint_checks": ".records",
-    "commands_of": ".commands",
-    "dead_letter_checks": ".records",
-    "decider_laws": ".laws",
-    "decider_machine": ".machines",
-    "fail_everywhere": ".exhaustive",
-    "fault_plans": ".faults",
-    "faulty": ".faults",
-    "find_postgres": ".servers",
-    "fresh_database": ".databases",
-    "histories": ".commands",
-    "intercepted": ".faults",
-    "lease_checks": ".records",
-    "new_events": ".assertions",
-    "record": ".assertions",
-    "recorded": ".logs",
-    "recorded_events": ".assertions",
-    "run_virtually": ".clock",
-    "simulate": ".simulation",
-    "simulations": ".simulation",
-    "snapshot_checks": ".records",
-    "specs_of": ".specs",
-    "start_postgres": ".servers",
-    "states": ".commands",
-    "store_checks": ".suite",
-    "store_machine": ".store_machine",
-    "upcaster_laws": ".upcaster_laws",
-    "values": ".strategies",
-    "view_laws": ".view_laws",
+    name: module
+    for module, names in {
+        "_law": "LawBrokenError",
+        "assertions": (
+            "assert_log assert_stream new_events record recorded recorded_events"
+        ),
+        "back_ends": "OpenStore",
+        "buses": "bus_checks",
+        "clock": "StuckError run_virtually",
+        "commands": "commands_of histories states",
+        "_bench": "CODEC Check Fact Marked Note Tagged",
+        "conformance": "store_checks",
+        "databases": "fresh_database",
+        "exhaustive": "InjectedError Trap Work cancel_everywhere fail_everywhere",
+        "faults": (
+            "Cancel Deafen Delay Duplicate Fail Fault LoseReply PORTS fault_plans "
+            "faulty intercepted"
+        ),
+        "laws": "decider_laws view_laws",
+        "machines": "InvariantBrokenError decider_machine",
+        "records": "checkpoint_checks dead_letter_checks lease_checks snapshot_checks",
+        "servers": (
+            "PostgresNotFoundError PostgresServer PostgresStartError find_postgres "
+            "start_postgres"
+        ),
+        "simulation": "Run SimulationError simulate simulations",
+        "specs": "specs_of",
+        "store_machine": "store_machine",
+        "strategies": "values",
+        "upcaster_laws": "upcaster_laws",
+        "worker": "Worker",
+        "world": "Chaos World",
+    }.items()
+    for name in names.split()
 }
-
-
-BACK_ENDS = (
-    "memory",
-    "sqlite",
-    "sqlite-memory",
-    "postgresql",
-    "postgresql-concurrent",
-)
+BACK_ENDS = ("memory", "sqlite", "sqlite-memory", "postgresql", "postgresql-concurrent")
 """The kinds of stores that tests can have."""
 
 
 if not TYPE_CHECKING:  # type checkers would take any name for one of ours
 
     def __getattr__(name: str) -> Any:
-        if name not in __all__:
+        if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(_HOMES.get(name, ".conformance"), __name__), name)
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
         globals()[name] = value
         return value
 

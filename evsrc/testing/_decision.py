@@ -1,35 +1,28 @@
 """Decide in a sentence, and compare what is claimed with what is."""
 
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ..core.decider import decided, fold
 from ._domain import Domain, attempt
+from ._law import shown, tried
 from ._text import differences, same, source
 
 S = TypeVar("S")
 C = TypeVar("C")
 E = TypeVar("E")
 P = TypeVar("P", bound="Past[Any]")
-SI_contra = TypeVar("SI_contra", contravariant=True)
-EI_contra = TypeVar("EI_contra", contravariant=True)
+Invariant: TypeAlias = Callable[[S, tuple[E, ...]], bool]
+"""Tells whether a state, and all events that led to it, are as they must be.
 
-
-class Invariant(Protocol[SI_contra, EI_contra]):
-    """Tell whether a state, and all events that led to it, are as they must be."""
-
-    def __call__(self, state: SI_contra, events: tuple[EI_contra, ...], /) -> bool:
-        """Judge one moment; an AssertionError is a no with a reason."""
-        ...
+An AssertionError is a no with a reason.
+"""
 
 
 class Past(Struct, Generic[E], frozen=True):
@@ -43,14 +36,14 @@ class Past(Struct, Generic[E], frozen=True):
 
     def __str__(self) -> str:
         """Show it as the start of a sentence."""
-        return f"given {_listed(self.events)}"
+        return f"given {shown(self.events)}"
 
 
 class Decision(Struct, Generic[P, S, C, E], frozen=True):
     """A command, decided on what happened so far."""
 
     past: P
-    domain: Domain[S, C, E]
+    domain: Domain
     command: C
 
     def then(self, first: E, *others: E) -> P:
@@ -77,17 +70,15 @@ class Decision(Struct, Generic[P, S, C, E], frozen=True):
             match: a regular expression that its text contains.
         """
         __tracebackhide__ = True
-        try:
-            happened = self._decide()
-        except error as refused:
-            if re.search(match, str(refused)) is None:
-                told = f"refused with {str(refused)!r}, which does not match {match!r}"
-                raise AssertionError(f"{self}\n{told}") from refused
-            return
-        except Exception as other:
-            wanted = f"expected {_names(error)}, got {_shown(other)}"
-            raise AssertionError(f"{self}\n{wanted}") from other
-        fail(self, f"expected {_names(error)}, got {_listed(happened)}")
+        happened, refusal = tried(self._decide)
+        if not isinstance(refusal, error):
+            kinds = error if isinstance(error, tuple) else (error,)
+            names = " or ".join(kind.__name__ for kind in kinds)
+            got = shown(refusal or happened)
+            fail(self, f"expected {names}, got {got}", cause=refusal)
+        if re.search(match, str(refusal)) is None:
+            told = f"refused with {str(refusal)!r}, which does not match {match!r}"
+            fail(self, told, cause=refusal)
 
     def holds(self, *invariants: Invariant[S, E]) -> P:
         """Claim that after each event these hold, or that the command is refused.
@@ -96,29 +87,28 @@ class Decision(Struct, Generic[P, S, C, E], frozen=True):
             all that happened by now.
         """
         __tracebackhide__ = True
-        events = attempt(self.domain, self._state(), self.command) or ()
+        events: tuple[E, ...] = attempt(self.domain, self._state(), self.command)
         for n in range(len(events) + 1):
             after = (*self.past.events, *events[:n])
             state = fold(self.domain.decider, after)
             for invariant in invariants:
                 broken = broken_by(self.domain, invariant, state, after)
                 if broken is not None:
-                    fail(self, f"happened: {_listed(events)}", broken)
+                    fail(self, f"happened: {shown(events)}", broken)
         return self.past.followed_by(events)
 
     def _happens(self, expected: tuple[E, ...]) -> P:
         __tracebackhide__ = True
-        try:
-            happened = self._decide()
-        except Exception as error:
-            told = f"expected {_listed(expected)}, got {_shown(error)}"
-            raise AssertionError(f"{self}\n{told}") from error
+        happened, error = tried(self._decide)
+        if error is not None:
+            told = f"expected {shown(expected)}, got {shown(error)}"
+            fail(self, told, cause=error)
         lines = _compared(expected, happened, self.domain.ignoring)
         if lines:
             fail(self, *lines)
         return self.past.followed_by(happened)
 
-    def _state(self) -> S:
+    def _state(self) -> Any:
         return fold(self.domain.decider, self.past.events)
 
     def _decide(self) -> tuple[E, ...]:
@@ -129,7 +119,7 @@ class Decision(Struct, Generic[P, S, C, E], frozen=True):
 
 
 def broken_by(
-    domain: Domain[S, C, E], invariant: Invariant[Any, E], state: S, events: Sequence[E]
+    domain: Domain, invariant: Invariant[Any, E], state: Any, events: Sequence[E]
 ) -> str | None:
     """Say how an invariant is broken; None if it holds."""
     seen, reason = domain.seen(state), ""
@@ -154,11 +144,9 @@ def _compared(
     expected: Sequence[Any], got: Sequence[Any], ignoring: Collection[str]
 ) -> list[str]:
     """Show two lists of events side by side, and where they differ."""
-    if len(expected) == len(got) and all(
-        same(one, other, ignoring) for one, other in zip(expected, got, strict=True)
-    ):
+    if same(expected, got, ignoring):
         return []
-    lines = [f"expected {_listed(expected)}", f"     got {_listed(got)}"]
+    lines = [f"expected {shown(expected)}", f"     got {shown(got)}"]
     for n, (one, other) in enumerate(zip(expected, got, strict=False), 1):
         if type(one) is type(other):
             found = differences(one, other, ignoring)
@@ -166,20 +154,7 @@ def _compared(
     return lines
 
 
-def _listed(events: Iterable[Any]) -> str:
-    return ", ".join(map(source, events)) or "nothing"
-
-
-def _shown(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _names(error: type[Exception] | tuple[type[Exception], ...]) -> str:
-    kinds = error if isinstance(error, tuple) else (error,)
-    return " or ".join(kind.__name__ for kind in kinds)
-
-
-def fail(*lines: object) -> NoReturn:
+def fail(*lines: object, cause: Exception | None = None) -> NoReturn:
     """Say in these lines what is not true."""
     __tracebackhide__ = True
-    raise AssertionError("\n".join(map(str, lines)))
+    raise AssertionError("\n".join(map(str, lines))) from cause

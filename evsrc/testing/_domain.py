@@ -1,12 +1,10 @@
 """See a decider and a class-based aggregate as the same thing."""
 
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from operator import itemgetter
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -16,9 +14,8 @@ from ..core.snapshot import Snapshotting
 from ..facade.aggregate import AggregateRoot
 from ._text import CHANCE
 
-S = TypeVar("S")
-C = TypeVar("C")
-E = TypeVar("E")
+Refusals: TypeAlias = Sequence[type[Exception]] | None
+"""What commands are refused with; None: with all but Python's own mistakes."""
 
 ANY_ID: Final = UUID(int=1)
 """The id of an aggregate whose id does not matter."""
@@ -38,7 +35,7 @@ MISTAKES: Final = (
 )
 
 
-class Domain(Struct, Generic[S, C, E], frozen=True):
+class Domain(Struct, frozen=True):
     """What is under test: its decider, and how to speak of it.
 
     Args:
@@ -49,38 +46,26 @@ class Domain(Struct, Generic[S, C, E], frozen=True):
         snapshots: how a class keeps its states; None: it does not say.
     """
 
-    decider: Decider[S, C, E]
+    decider: Decider[Any, Any, Any]
     name: str
-    seen: Callable[[S], Any]
+    seen: Callable[[Any], Any]
     ignoring: frozenset[str]
-    snapshots: Snapshotting[S] | None = None
+    snapshots: Snapshotting[Any] | None = None
 
 
-def domain_of(subject: Any, *, id: UUID = ANY_ID) -> Domain[Any, Any, Any]:
-    """Give a decider, or an aggregate class, as a domain.
-
-    Raises:
-        TypeError: it is neither.
-    """
+def domain_of(subject: Any, *, id: UUID = ANY_ID) -> Domain:
+    """Give a decider, or an aggregate class, as a domain; anything else is refused."""
     if isinstance(subject, Decider):
         decider: Decider[Any, Any, Any] = subject
-        return Domain(decider, _name_of(decider), _itself, frozenset())
+        return Domain(decider, _name_of(decider), lambda state: state, frozenset())
     if isinstance(subject, type) and issubclass(subject, AggregateRoot):
         cls: type[AggregateRoot[Any]] = subject
         keep = _snapshots_of(cls, id)
         free = CHANCE | {"aggregate_id"}  # that it is the aggregate's own is checked
-        return Domain(cls.decider(id), cls.__name__, _first, free, keep)
+        return Domain(cls.decider(id), cls.__name__, itemgetter(0), free, keep)
     raise TypeError(
         f"{subject!r} is neither a Decider nor a class derived from AggregateRoot"
     )
-
-
-def _itself(state: Any) -> Any:
-    return state
-
-
-def _first(state: Any) -> Any:
-    return state[0]
 
 
 def _name_of(decider: Decider[Any, Any, Any]) -> str:
@@ -109,12 +94,10 @@ def _snapshots_of(cls: type[AggregateRoot[Any]], id: UUID) -> Snapshotting[Any] 
     return Snapshotting(dump, load)
 
 
-def is_refusal(error: Exception, refusals: Sequence[type[Exception]] | None) -> bool:
+def is_refusal(error: Exception, refusals: Refusals) -> bool:
     """Tell whether a decision was refused with *error*, or is broken.
 
-    Without *refusals*, all are refusals but the errors by which Python itself reports
-    a mistake, such as TypeError or KeyError; a subclass of these that the domain
-    defines is a refusal.
+    A subclass of Python's mistakes that the domain defines is a refusal.
     """
     if refusals is not None:
         return isinstance(error, tuple(refusals))
@@ -122,19 +105,12 @@ def is_refusal(error: Exception, refusals: Sequence[type[Exception]] | None) -> 
 
 
 def attempt(
-    domain: Domain[S, C, E],
-    state: S,
-    command: C,
-    refusals: Sequence[type[Exception]] | None = None,
-) -> tuple[E, ...] | None:
-    """Give what a command leads to; None: it is refused.
-
-    Raises:
-        Exception: deciding failed with an error that is no refusal.
-    """
+    domain: Domain, state: Any, command: Any, refusals: Refusals = None
+) -> tuple[Any, ...]:
+    """Give what a command leads to; nothing if it is refused."""
     try:
         return decided(domain.decider, state, command)
     except Exception as error:
         if is_refusal(error, refusals):
-            return None
+            return ()
         raise

@@ -1,8 +1,5 @@
 """Resolve the annotations of a class, type variables and constraints included."""
 
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import dataclasses
@@ -28,7 +25,7 @@ from typing import (
 import msgspec
 from msgspec import Meta
 
-_WRAPPERS: Final = (Final, Required, NotRequired)
+_WRAPPERS: Final = (Annotated, Final, Required, NotRequired)
 CONSTRAINTS: Final = (
     *("gt", "ge", "lt", "le", "multiple_of"),
     *("min_length", "max_length", "pattern", "tz"),
@@ -43,8 +40,6 @@ def unwrapped(hint: Any) -> tuple[Any, Any]:
     if isinstance(hint, NewType):
         return hint, hint.__supertype__
     if get_origin(hint) in _WRAPPERS:
-        return hint, get_args(hint)[0]
-    if get_origin(hint) is Annotated:
         return hint, get_args(hint)[0]
     # `type X = ...` of Python 3.12, plain or parametrised
     alias = get_origin(hint) if hasattr(get_origin(hint), "__value__") else hint
@@ -85,11 +80,7 @@ def is_record(hint: Any) -> bool:
 
 
 def field_hints(record: Any) -> dict[str, Any]:
-    """Give the hints of a record's fields, in order, with its type arguments put in.
-
-    Raises:
-        NameError: an annotation names something that its module does not have.
-    """
+    """Give the hints of a record's fields, in order, with its type arguments put in."""
     cls: Any = get_origin(record) or record
     names = getattr(cls, "__struct_fields__", None) or getattr(cls, "_fields", None)
     hints = _resolved(record)

@@ -1,15 +1,15 @@
-"""Say that a law is broken, and gather what shows it."""
-
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Say that a law is broken, and what is asked of every domain and view."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, NoReturn, TypeVar
 
-from ._text import differences
+from msgspec import Struct
+
+from ..core.decider import fold
+from ._text import differences, same, source
 
 T = TypeVar("T")
 
@@ -29,6 +29,56 @@ class LawBrokenError(AssertionError):
         self.story = story
 
 
+class Story(Struct, frozen=True):
+    """A history, and what is asked of it; *told* gives it as a test would."""
+
+    told: Callable[[], str]
+
+    def broken(
+        self, law: str, *reasons: str, cause: Exception | None = None
+    ) -> NoReturn:
+        """Raise the error, at one place.
+
+        And not while another error is handled: Hypothesis tells bugs apart by that, and
+        would tell several laws that one bug breaks.
+        """
+        raise LawBrokenError(law, self.told(), *reasons) from cause
+
+    def total(self, law: str, call: Callable[[], Any], about: str = "") -> Any:
+        """Give the answer of a call that must not fail."""
+        answer, error = tried(call)
+        if error is not None:
+            self.broken(law, f"{about}{told_of(error)}", cause=error)
+        return answer
+
+    def equal(self, law: str, expected: Any, got: Any, *about: str) -> None:
+        """Ask that two values are the same."""
+        if not same(expected, got):
+            self.broken(law, *about, *differences(expected, got))
+
+    def evolved(self, law: str, subject: Any, state: Any, event: Any) -> Any:
+        """Give the state after an event, if `evolve` is total, pure and repeatable."""
+        before, happened = kept(state), kept(event)
+        about = f"evolve failed on {source(event)}: "
+        after = self.total(law, lambda: subject.evolve(state, event), about)
+        moved = changed("the state", before, state)
+        moved += changed("the event", happened, event)
+        if moved:
+            self.broken("evolve is pure", *moved)
+        again = subject.evolve(state, event)
+        self.equal("evolve is deterministic", after, again)
+        return after
+
+    def splits(
+        self, subject: Any, events: Sequence[Any], states: Sequence[Any]
+    ) -> None:
+        """Ask that the fold from each of the *states* leads to the last one."""
+        for start, state in enumerate(states):
+            whole = fold(subject, events[start:], state)
+            about = f"folded in parts, split after event {start}"
+            self.equal("fold splits", states[-1], whole, about)
+
+
 def tried(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
     """Give the answer of a call, and the error if there is none."""
     try:
@@ -42,23 +92,16 @@ def told_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def break_law(
-    law: str, story: str, *reasons: str, cause: Exception | None = None
-) -> NoReturn:
-    """Raise the error, at one place.
-
-    And not while another error is handled: Hypothesis tells bugs apart by that, and
-    would tell several laws that one bug breaks.
-    """
-    raise LawBrokenError(law, story, *reasons) from cause
+def shown(answer: Sequence[Any] | Exception) -> str:
+    """Give what a decision led to: the events, or the refusal."""
+    if isinstance(answer, Exception):
+        return told_of(answer)
+    return ", ".join(map(source, answer)) or "nothing"
 
 
 def kept(value: T) -> T | None:
     """Give a copy to compare with later; None of what cannot be copied or compared."""
-    try:
-        copied = deepcopy(value)
-    except Exception:  # noqa: BLE001 - such as a lock in a state: nothing to compare
-        return None
+    copied, _ = tried(lambda: deepcopy(value))  # such as a lock in a state
     return copied if copied == value else None
 
 

@@ -94,12 +94,7 @@ class Account(NamedTuple):
                 os.chown(path, *self, follow_symlinks=False)
 
     def run(self, folder: Path, *command: str | Path) -> None:
-        """Run a program of PostgreSQL in *folder*.
-
-        Raises:
-            PermissionError: this account may not run it.
-            PostgresStartError: it failed.
-        """
+        """Run a program of PostgreSQL in *folder*."""
         done = subprocess.run(  # noqa: S603 - the programs that were found
             command,
             cwd=folder,

@@ -34,35 +34,25 @@ _zones: Final = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])
 _first, _last = datetime(1900, 1, 1), datetime(2200, 1, 1)  # noqa: DTZ001 - as Hypothesis asks
 
 
-def _least(limits: Limits) -> int | None:
-    bounds = [math.ceil(limits["ge"])] if "ge" in limits else []
-    bounds += [math.floor(limits["gt"]) + 1] if "gt" in limits else []
-    return max(bounds, default=None)
-
-
-def _greatest(limits: Limits) -> int | None:
-    bounds = [math.floor(limits["le"])] if "le" in limits else []
-    bounds += [math.ceil(limits["lt"]) - 1] if "lt" in limits else []
-    return min(bounds, default=None)
-
-
 def _or_one_of(few: Sequence[T], drawn: SearchStrategy[T]) -> SearchStrategy[T]:
     return st.sampled_from(few) | drawn if few else drawn
 
 
 def integers(limits: Limits) -> SearchStrategy[int]:
     """Draw integers of 64 bits."""
-    least, greatest = _least(limits), _greatest(limits)
-    low = _INTS[0] if least is None else least
-    high = _INTS[1] if greatest is None else greatest
+    lows = [math.ceil(limits["ge"])] if "ge" in limits else []
+    lows += [math.floor(limits["gt"]) + 1] if "gt" in limits else []
+    highs = [math.floor(limits["le"])] if "le" in limits else []
+    highs += [math.ceil(limits["lt"]) - 1] if "lt" in limits else []
+    low, high = max(lows, default=_INTS[0]), min(highs, default=_INTS[1])
     step = limits.get("multiple_of", 1)
-    if step == 1:
-        few = [n for n in range(_FEW) if low <= n <= high]
-        some = [n for n in range(_SOME) if low <= n <= high]
-        # small ones twice: most of what is decided about numbers shows with these
-        wide = _or_one_of(few, _or_one_of(some, st.integers(low, high)))
-        return _or_one_of(few, wide)
-    return st.integers(math.ceil(low / step), high // step).map(lambda n: n * step)
+    if step != 1:
+        factors = st.integers(math.ceil(low / step), high // step)
+        return factors.map(lambda n: n * step)
+    few, some = ([n for n in range(most) if low <= n <= high] for most in (_FEW, _SOME))
+    # small ones twice: most of what is decided about numbers shows with these
+    wide = _or_one_of(few, _or_one_of(some, st.integers(low, high)))
+    return _or_one_of(few, wide)
 
 
 def floats(limits: Limits) -> SearchStrategy[float]:
@@ -99,11 +89,9 @@ def _multiples(step: float, limits: Limits) -> SearchStrategy[float]:
 
 
 def _within(value: float, limits: Limits) -> bool:
-    low: float = limits.get("gt", -math.inf)
-    high: float = limits.get("lt", math.inf)
-    least: float = limits.get("ge", value)
-    most: float = limits.get("le", value)
-    return low < value < high and least <= value <= most
+    low, high = limits.get("gt", -math.inf), limits.get("lt", math.inf)
+    least, most = limits.get("ge", value), limits.get("le", value)
+    return bool(low < value < high and least <= value <= most)
 
 
 def texts(limits: Limits) -> SearchStrategy[str]:
@@ -125,15 +113,9 @@ def binaries(limits: Limits) -> SearchStrategy[bytes]:
     )
 
 
-def datetimes(limits: Limits) -> SearchStrategy[datetime]:
-    """Draw times of this age; aware ones, unless they must be naive."""
-    zones = st.none() if limits.get("tz") is False else _zones
-    return st.datetimes(_first, _last, timezones=zones)
-
-
-def times(limits: Limits) -> SearchStrategy[time]:
-    """Draw times of day; naive ones, unless they must be aware."""
-    return st.times(timezones=_zones if limits.get("tz") else st.none())
+def json_scalars() -> SearchStrategy[Any]:
+    """Draw what JSON can hold and has no items."""
+    return st.none() | st.booleans() | integers({}) | floats({}) | texts({})
 
 
 def json_values() -> SearchStrategy[Any]:
@@ -148,15 +130,6 @@ def json_values() -> SearchStrategy[Any]:
     )
 
 
-def json_scalars() -> SearchStrategy[Any]:
-    """Draw what JSON can hold and has no items."""
-    return st.none() | st.booleans() | integers({}) | floats({}) | texts({})
-
-
-def _raw(_: Limits) -> SearchStrategy[msgspec.Raw]:
-    return json_values().map(msgspec.json.encode).map(msgspec.Raw)
-
-
 SCALARS: Final[dict[Any, Callable[[Limits], SearchStrategy[Any]]]] = {
     None: lambda _: st.none(),
     type(None): lambda _: st.none(),
@@ -168,13 +141,15 @@ SCALARS: Final[dict[Any, Callable[[Limits], SearchStrategy[Any]]]] = {
     bytes: binaries,
     bytearray: lambda limits: binaries(limits).map(bytearray),
     memoryview: lambda limits: binaries(limits).map(memoryview),
-    datetime: datetimes,
-    time: times,
+    datetime: lambda limits: st.datetimes(
+        _first, _last, timezones=st.none() if limits.get("tz") is False else _zones
+    ),
+    time: lambda limits: st.times(timezones=_zones if limits.get("tz") else st.none()),
     date: lambda _: st.dates(_first.date(), _last.date()),
     timedelta: lambda _: st.timedeltas(timedelta(days=-9999), timedelta(days=9999)),
     UUID: lambda _: _or_one_of([UUID(int=n) for n in range(1, 4)], st.uuids()),
     Decimal: lambda _: st.decimals(allow_nan=False, allow_infinity=False),
-    msgspec.Raw: _raw,
+    msgspec.Raw: lambda _: json_values().map(msgspec.json.encode).map(msgspec.Raw),
     Any: lambda _: json_values(),
 }
 """For each type what draws it."""

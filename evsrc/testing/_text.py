@@ -1,8 +1,5 @@
 """Show values as the Python that makes them, and what differs between two of them."""
 
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import dataclasses
@@ -99,10 +96,7 @@ def _asked(value: Any, fields: dict[str, Any]) -> dict[str, Any]:
 def differences(expected: Any, got: Any, ignoring: Collection[str] = ()) -> list[str]:
     """Give a line for each place where two values differ; none if they are equal.
 
-    Args:
-        expected: the one side.
-        got: the other.
-        ignoring: fields of domain events that may differ.
+    The fields *ignoring* of domain events may differ.
     """
     return list(_differences(expected, got, "", frozenset(ignoring)))
 

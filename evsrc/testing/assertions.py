@@ -5,19 +5,31 @@ A failed assertion shows both sides, line by line: `-` is missing, `+` is too mu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from difflib import ndiff
-from typing import Final
+from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
-from ..core.codec import value_codec
-from ..core.event import NO_METADATA, E, Metadata, NewEvent, Recorded, StreamName
+from msgspec.structs import replace
+
+from ..core.codec import Codec, value_codec
+from ..core.event import (
+    NO_METADATA,
+    NO_TAGS,
+    E,
+    Metadata,
+    NewEvent,
+    Recorded,
+    StreamName,
+)
 from ..core.expectation import ALL, ANY, AnyQuery, Expected
 from ..ports import START, Appended, EventStore, Write
 from ..runtime.ids import new_event
 
-_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_SOMEWHERE: Final = StreamName("test", "1")
+_SOMETIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def new_events(*events: E, metadata: Metadata = NO_METADATA) -> list[NewEvent[E]]:
@@ -29,13 +41,52 @@ def new_events(*events: E, metadata: Metadata = NO_METADATA) -> list[NewEvent[E]
     return [new_event(event, metadata) for event in events]
 
 
+def recorded(
+    *events: Any,
+    stream: StreamName = _SOMEWHERE,
+    metadata: Metadata = NO_METADATA,
+    at: datetime = _SOMETIME,
+    codec: Codec[Any] | None = None,
+) -> tuple[Recorded[Any], ...]:
+    """Give events as a log would hold them, for views and handlers of recorded events.
+
+    What is recorded already keeps its stream, metadata and time; it is numbered anew:
+    `recorded(*recorded(a, stream=one), *recorded(b, stream=other))` is one log.
+
+    Args:
+        events: events, or recorded ones.
+        stream: of those that are not recorded yet.
+        metadata: likewise.
+        at: likewise; when they were recorded, aware.
+        codec: tells their stored names and tags; by default there are no tags, and the
+            name is the tag or the name of the class.
+
+    >>> [each.version for each in recorded("a", "b")]
+    [1, 2]
+    """
+    known_as: Codec[Any] = codec or value_codec()
+    name, tags = known_as.name, known_as.tags
+    moment = round((at - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
+    versions: Counter[StreamName] = Counter()
+    log: list[Recorded[Any]] = []
+    for n, event in enumerate(events, 1):
+        if not isinstance(event, Recorded):
+            known = NO_TAGS if tags is None else tags(event)
+            given = event, name(event), stream, 0, 0, 0, metadata, moment, known
+            event = Recorded(*given)  # noqa: PLW2901
+        versions[event.stream] += 1
+        version = versions[event.stream]
+        log.append(replace(event, version=version, position=n, _id=n))
+    return tuple(log)
+
+
 def recorded_events(
     stream: StreamName,
     *events: E,
     version: int = 0,
     position: int = START,
     metadata: Metadata = NO_METADATA,
-    at: datetime = _AT,
+    at: datetime = _SOMETIME,
 ) -> list[Recorded[E]]:
     """Give events as a log would hold them, to feed handlers and views without a store.
 
@@ -53,19 +104,15 @@ def recorded_events(
     >>> [(r.event, r.version, r.position) for r in recorded_events(lamp, "lit", "out")]
     [('lit', 1, 1), ('out', 2, 2)]
     """
-    name = value_codec().name
+    log = recorded(*events, stream=stream, metadata=metadata, at=at)
     return [
-        Recorded(
-            event,
-            name(event),
-            stream,
-            version + n,
-            position + n,
-            uuid5(NAMESPACE_OID, f"{stream}/{version + n}"),
-            metadata,
-            int(at.timestamp() * 1_000_000),
+        replace(
+            each,
+            version=version + n,
+            position=position + n,
+            _id=uuid5(NAMESPACE_OID, f"{stream}/{version + n}"),
         )
-        for n, event in enumerate(events, 1)
+        for n, each in enumerate(log, 1)
     ]
 
 

@@ -18,18 +18,14 @@ OpenStore: TypeAlias = Callable[..., Awaitable[EventStore[Any]]]
 """`await open_store(codec=..., **options)`: called again, it opens the same store."""
 
 
-def server_of(back_end: str) -> str | None:
-    """Name the server that a back end needs; None: none.
-
-    >>> server_of("postgresql-concurrent"), server_of("sqlite-memory")
-    ('postgresql', None)
-    """
-    return "postgresql" if back_end.startswith("postgresql") else None
+def is_server(back_end: str) -> bool:
+    """Tell whether a back end needs a PostgreSQL server."""
+    return back_end.startswith("postgresql")
 
 
 def missing(back_end: str) -> str | None:
     """Say why a back end cannot run here for want of a driver; None: it can."""
-    if server_of(back_end) == "postgresql" and find_spec("asyncpg") is None:
+    if is_server(back_end) and find_spec("asyncpg") is None:
         return "asyncpg is not installed: pip install 'evsrc-py[postgresql]'"
     return None
 
@@ -44,18 +40,11 @@ def opener(
 ) -> OpenStore:
     """Give the function that opens a store of one kind; one folder is one store.
 
-    Args:
-        back_end: one of `BACK_ENDS`.
-        folder: where its file is, or what its tables are named after.
-        codec: of its events, unless `open_store` is given another.
-        url: the DSN of a database, for those that need a server.
+    Those that need a server are in the database *url*, named after the folder.
     """
-    known = codec
+    usual = codec
 
-    async def open_store(
-        codec: Codec[Any] | None = None, **options: Any
-    ) -> EventStore[Any]:
-        codec = known if codec is None else codec
+    async def open_store(codec: Codec[Any] = usual, **options: Any) -> EventStore[Any]:
         match back_end:
             case "memory":
                 return memory_store(codec, **options)
@@ -64,9 +53,7 @@ def opener(
             case "sqlite-memory":
                 return await sqlite_store(":memory:", codec, **options)
             case "postgresql" | "postgresql-concurrent":
-                from ..stores.postgresql import (  # noqa: PLC0415 - brings its driver
-                    postgresql_store,
-                )
+                from ..stores.postgresql import postgresql_store  # noqa: PLC0415 - brings its driver
 
                 concurrent = back_end.endswith("-concurrent")
                 ordering: Any = "concurrent" if concurrent else "serial"

@@ -13,20 +13,19 @@ A bus may deliver late and more than once, as brokers do; never out of order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
 from uuid import uuid4
 
 from ..facade.bus import EventBus
-from ..facade.events import DomainEvent, EventRegistry
+from ..facade.events import DomainEvent, register_event
+from ._bench import checks_of
 
-BusCheck: TypeAlias = Callable[[EventBus], Awaitable[None]]
-BUS_EVENTS: Final = EventRegistry()
-"""The classes of the events that the checks publish."""
 _SOON: Final = 5.0
 
 
-@BUS_EVENTS.register
+@register_event
 class Rang(DomainEvent):
     """An event of the checks."""
 
@@ -35,7 +34,7 @@ class Rang(DomainEvent):
     n: int
 
 
-@BUS_EVENTS.register
+@register_event
 class Fell(DomainEvent):
     """Another event of the checks."""
 
@@ -66,13 +65,11 @@ class _Ear:
 
     async def has_heard(self, events: Sequence[DomainEvent]) -> None:
         """Wait until all of *events*, and nothing else, was heard in this order."""
-        try:
+        with suppress(TimeoutError):  # what is missing is shown below
             async with asyncio.timeout(_SOON):
                 while len(self.heard) < len(events):
                     self._news.clear()
                     await self._news.wait()
-        except TimeoutError:
-            pass  # what is missing is shown below
         assert self.heard == list(events), f"heard {self.heard}, published {events}"
 
 
@@ -169,12 +166,5 @@ async def does_not_wait_for_ever(bus: EventBus) -> None:
         await asyncio.sleep(0)
 
 
-bus_checks: Final[tuple[BusCheck, ...]] = (
-    tells_those_who_asked,
-    takes_handlers_of_any_kind,
-    keeps_the_order,
-    stops_telling,
-    survives_failing_handlers,
-    does_not_wait_for_ever,
-)
+bus_checks: Final = checks_of(__name__, "EventBus")
 """All checks; each takes a fresh bus."""

@@ -1,27 +1,25 @@
 """Run coroutines on a clock that jumps: hours pass in milliseconds, and repeatably.
 
-`run_virtually` runs a coroutine on a `VirtualLoop`, whose time moves on to the next
-timer whenever nothing else is to be done. With a seed the loop takes what is ready in
-an order of chance, the same for the same seed. It does no I/O and knows no threads.
+The time of a `VirtualLoop` moves on to the next timer whenever nothing else is to be
+done. With a seed the loop takes what is ready in an order of chance, the same for the
+same seed. It does no I/O and knows no threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-import logging
 import random
-import sys
 from asyncio import Handle, TimerHandle
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import contextmanager
-from contextvars import Context
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import closing, contextmanager
 from itertools import count
+from threading import get_ident
 from typing import Any, Final, TypeVar
-from weakref import WeakSet
 
 T = TypeVar("T")
-_log: Final = logging.getLogger("evsrc")
+_PATIENCE: Final = 3600.0  # seconds of the virtual clock, for what is cancelled
 
 
 class StuckError(RuntimeError):
@@ -39,240 +37,118 @@ def _place(task: asyncio.Task[Any]) -> str:
     return "?" if where is None else f"{where.f_code.co_qualname}:{where.f_lineno}"
 
 
-class _Future(asyncio.Future[Any]):
-    """A future that hashes to its number: sets of them have one order."""
+class _Numbered:
+    """What hashes to its number: sets of futures have one order in every run."""
 
-    def __init__(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, number: int, *args: Any, **options: Any) -> None:
         self.number = number
-        super().__init__(loop=loop)
+        super().__init__(*args, **options)
 
     def __hash__(self) -> int:
         return self.number
 
 
-class _Task(asyncio.Task[Any]):
-    """A task, likewise."""
-
-    def __init__(self, number: int, work: Any, **options: Any) -> None:
-        self.number = number
-        super().__init__(work, **options)
-
-    def __hash__(self) -> int:
-        return self.number
+class _Future(_Numbered, asyncio.Future[Any]): ...
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
-    """An event loop with a clock of its own.
+class _Task(_Numbered, asyncio.Task[Any]): ...
 
-    Args:
-        seed: of the order in which ready callbacks run; None: first come, first served.
-        step: how many seconds a callback takes on this clock, at most; the seed says.
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """An event loop with a clock of its own; `virtual_loop` makes it.
+
+    Attributes:
+        on_task: is told of each new task.
     """
 
-    def __init__(self, seed: int | None = None, *, step: float = 0.0) -> None:
+    _ready: deque[Handle]
+    _scheduled: list[TimerHandle]
+
+    def __init__(self, seed: int | None, step: float) -> None:
+        super().__init__()
         self._chance = None if seed is None else random.Random(seed)  # noqa: S311
         self._step = step
         self._now = 0.0
         self._numbers = count(1)
-        self._ready: list[Handle] = []
-        self._timers: list[tuple[float, int, TimerHandle]] = []
-        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
-        self._generators: WeakSet[AsyncGenerator[Any, Any]] = WeakSet()
-        self._running = self._closed = False
-        self.on_task: Callable[[asyncio.Task[Any]], None] = self._tasks.add
-        self.on_error: Callable[[dict[str, Any]], None] = _report
-
-    # Time and callbacks.
+        self._thread = get_ident()
+        self.on_task: Callable[[asyncio.Task[Any]], object] = lambda _: None
 
     def time(self) -> float:
         """Tell the time: seconds since the loop was made."""
         return self._now
 
-    def call_soon(  # type: ignore[override]
-        self,
-        callback: Callable[..., object],
-        *args: Any,
-        context: Context | None = None,
-    ) -> Handle:
-        """Run *callback* next, or soon."""
-        handle = Handle(callback, args, self, context)
-        self._ready.append(handle)
-        return handle
-
-    def call_later(  # type: ignore[override]
-        self,
-        delay: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: Context | None = None,
-    ) -> TimerHandle:
-        """Run *callback* in *delay* seconds of this clock."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
-
-    def call_at(  # type: ignore[override]
-        self,
-        when: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: Context | None = None,
-    ) -> TimerHandle:
-        """Run *callback* at a time of this clock."""
-        timer = TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._numbers), timer))
-        return timer
-
-    def _timer_handle_cancelled(self, handle: TimerHandle) -> None:
-        """Do nothing: a cancelled timer is dropped when its time comes."""
-
     def create_future(self) -> asyncio.Future[Any]:
         """Make a future of this loop."""
-        return _Future(next(self._numbers), self)
+        return _Future(next(self._numbers), loop=self)
 
     def create_task(
-        self, coro: Any, *, name: str | None = None, **options: Any
+        self, coro: Any, *, name: object = None, **options: Any
     ) -> asyncio.Task[Any]:
         """Make a task of this loop; `on_task` is told."""
         number = next(self._numbers)
         task = _Task(number, coro, loop=self, name=name or f"task-{number}", **options)
-        self._tasks.add(task)
         self.on_task(task)
         return task
 
-    def get_debug(self) -> bool:
-        """Tell that there is no debug mode."""
-        return False
-
-    def is_running(self) -> bool:
-        """Tell whether it runs."""
-        return self._running
-
-    def is_closed(self) -> bool:
-        """Tell whether it was closed."""
-        return self._closed
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Tell `on_error` about an error that nobody waits for."""
-        self.on_error(context)
-
-    # What a clock that jumps cannot do.
-
-    def call_soon_threadsafe(self, *_: Any, **__: Any) -> Handle:  # type: ignore[override]
+    def run_in_executor(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         """Refuse: another thread's time is real."""
         raise RuntimeError("a virtual loop has no threads and no I/O: use the real one")
 
-    def run_in_executor(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]
-        """Refuse, likewise."""
-        return self.call_soon_threadsafe()
+    def _write_to_self(self) -> None:  # what `call_soon_threadsafe` ends with
+        if get_ident() != self._thread:
+            self.run_in_executor()
 
-    # Running.
-
-    def run_until_complete(self, future: Any) -> Any:
-        """Run until *future* is done; give its result.
-
-        Raises:
-            StuckError: it waits for something that can never happen.
-        """
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - for loops
-            if asyncio.iscoroutine(future):
-                future.close()
-            raise RuntimeError(
-                "another loop runs here: call this from a plain function"
-            )
-        with self._entered():
-            task = asyncio.ensure_future(future, loop=self)
-            while not task.done():
-                self._turn()
-        return task.result()
-
-    def run_up(self) -> None:
-        """Cancel what is left and run until nothing is, but for what refuses to end."""
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - it never ran
-            return
-        with self._entered():
-            for _ in range(3):  # who suppresses a cancellation gets two more
-                for task in self._left():
-                    task.cancel()
-                self._drain()
-            for generator in list(self._generators):
-                self.create_task(generator.aclose())
-            self._drain()
-
-    def close(self) -> None:
-        """Close the loop for good."""
-        self._closed = True
-        self._ready.clear()
-        self._timers.clear()
-
-    def _left(self) -> list[asyncio.Task[Any]]:
-        left = [task for task in self._tasks if not task.done()]
-        return sorted(left, key=hash)
-
-    def _drain(self) -> None:
-        for _ in range(100_000):
-            if not self._left():
-                return
-            try:
-                self._turn()
-            except StuckError:
-                return
-
-    @contextmanager
-    def _entered(self) -> Generator[None]:
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(self._generators.add, self._finalize)
-        asyncio._set_running_loop(self)  # noqa: SLF001 - documented for event loops
-        self._running = True
-        try:
-            yield
-        finally:
-            self._running = False
-            asyncio._set_running_loop(None)  # noqa: SLF001
-            sys.set_asyncgen_hooks(*hooks)
-
-    def _finalize(self, generator: AsyncGenerator[Any, Any]) -> None:
-        if not self._closed:
-            self.create_task(generator.aclose())
-
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         """Run one callback; if none is ready, jump to the next timer first."""
-        self._ring()
-        if not self._ready:
-            if not self._timers:
-                raise StuckError(self._left())
-            self._now = max(self._now, self._timers[0][0])
-            self._ring()
-            return
-        chance = self._chance
-        which = 0 if chance is None else chance.randrange(len(self._ready))
-        handle = self._ready.pop(which)
+        ready, timers, chance = self._ready, self._scheduled, self._chance
+        while timers and timers[0].cancelled():
+            heapq.heappop(timers)
+        if not ready and not timers:
+            raise StuckError(self._left())
+        if not ready:
+            self._now = max(self._now, timers[0].when())
+        while timers and timers[0].when() <= self._now:
+            ready.append(heapq.heappop(timers))
+        which = 0 if chance is None else chance.randrange(len(ready))
+        handle = ready[which]
+        del ready[which]
         if not handle.cancelled():
             handle._run()  # noqa: SLF001 - what a loop does with its handles
         if chance is not None and self._step:
             self._now += chance.random() * self._step
 
-    def _ring(self) -> None:
-        while self._timers and (
-            self._timers[0][0] <= self._now or self._timers[0][2].cancelled()
-        ):
-            _, _, timer = heapq.heappop(self._timers)
-            if not timer.cancelled():
-                self._ready.append(timer)
+    def _left(self) -> list[asyncio.Task[Any]]:
+        return sorted(asyncio.all_tasks(self), key=hash)
+
+    def run_up(self) -> None:
+        """Cancel what is left and run until nothing is, but for what refuses to end."""
+        for _ in range(3):  # who suppresses a cancellation gets two more
+            if left := self._left():
+                for task in left:
+                    task.cancel()
+                self.run_until_complete(asyncio.wait(left, timeout=_PATIENCE))
+        self.run_until_complete(self.shutdown_asyncgens())
 
 
-def _report(context: dict[str, Any]) -> None:
-    _log.error("%s", context.get("message"), exc_info=context.get("exception"))
-
-
-def virtual_loop(seed: int | None = None, *, step: float = 0.0) -> VirtualLoop:
-    """Make a `VirtualLoop`; its arguments are described there."""
-    # typeshed has all methods abstract; those of I/O and threads stay so on purpose
-    return VirtualLoop(seed, step=step)  # type: ignore[abstract]
+@contextmanager
+def virtual_loop(
+    seed: int | None = None, *, step: float = 0.0
+) -> Generator[VirtualLoop]:
+    """Give the loop of `run_virtually`; what is left over ends with the block."""
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - for loops
+        raise RuntimeError("another loop runs here: call this from a plain function")
+    loop = VirtualLoop(seed, step)
+    try:
+        yield loop
+    finally:
+        loop.run_up()
+        loop.close()
 
 
 def run_virtually(
     work: Coroutine[Any, Any, T], *, seed: int | None = None, step: float = 0.0
 ) -> T:
-    """Run *work* on a `VirtualLoop` to its end, and give its result.
+    """Run *work* on a clock that jumps, to its end, and give its result.
 
     Args:
         work: must do no I/O: a memory store, not a database.
@@ -281,14 +157,10 @@ def run_virtually(
 
     Raises:
         StuckError: everybody waits for ever.
+        RuntimeError: another loop runs here.
 
     >>> run_virtually(asyncio.sleep(3600, "an hour later"))
     'an hour later'
     """
-    loop = virtual_loop(seed, step=step)
-    try:
-        result: T = loop.run_until_complete(work)
-        return result
-    finally:
-        loop.run_up()
-        loop.close()
+    with closing(work), virtual_loop(seed, step=step) as loop:
+        return loop.run_until_complete(work)

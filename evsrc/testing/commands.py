@@ -1,21 +1,18 @@
 """Draw commands, and the histories and states that they lead to, with Hypothesis."""
 
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar, get_type_hints
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from ..core.decider import Decider, fold
-from ..facade.aggregate import AggregateRoot, DeclarativeAggregate
+from ..facade.aggregate import DeclarativeAggregate
 from ..facade.handlers import is_event_handler
-from ._domain import attempt, domain_of
+from ._domain import Refusals, attempt, domain_of
 from ._text import Call
 from .strategies import Overrides, values
 
@@ -50,20 +47,13 @@ def commands_of(
     return st.one_of(
         [
             _calls_of(name, method, overrides or {})
-            for name, method in _methods_of(subject)
+            for name, method in vars(subject).items()
+            if inspect.isfunction(method)
+            and not name.startswith("_")
+            and not hasattr(DeclarativeAggregate, name)
+            and not is_event_handler(method)
         ]
     )
-
-
-def _methods_of(cls: type[AggregateRoot[Any]]) -> list[tuple[str, Callable[..., Any]]]:
-    return [
-        (name, method)
-        for name, method in vars(cls).items()
-        if inspect.isfunction(method)
-        and not name.startswith("_")
-        and not hasattr(DeclarativeAggregate, name)
-        and not is_event_handler(method)
-    ]
 
 
 def _calls_of(
@@ -87,7 +77,7 @@ def histories(
     subject: Any,
     commands: SearchStrategy[Any] | None = None,
     *,
-    refusals: Sequence[type[Exception]] | None = None,
+    refusals: Refusals = None,
     most: int = 10,
 ) -> SearchStrategy[tuple[Any, ...]]:
     """Draw the events of histories that can happen: of commands, one after the other.
@@ -100,37 +90,28 @@ def histories(
             those by which Python reports a mistake (TypeError, KeyError, ...).
         most: how many commands, at most.
     """
-    return _runs(subject, commands, refusals, most).map(lambda run: run[1])
+    domain = domain_of(subject)
+
+    def happened(asked: list[Any]) -> tuple[Any, ...]:
+        state: Any = domain.decider.initial
+        events: tuple[Any, ...] = ()
+        for command in asked:
+            new = attempt(domain, state, command, refusals)
+            state, events = fold(domain.decider, new, state), events + new
+        return events
+
+    drawn = commands_of(subject) if commands is None else commands
+    return st.lists(drawn, max_size=most).map(happened)
 
 
 def states(
     subject: Any,
     commands: SearchStrategy[Any] | None = None,
     *,
-    refusals: Sequence[type[Exception]] | None = None,
+    refusals: Refusals = None,
     most: int = 10,
 ) -> SearchStrategy[Any]:
     """Draw the states that can be reached; arguments as of `histories`."""
     domain = domain_of(subject)
-    return _runs(subject, commands, refusals, most).map(lambda run: domain.seen(run[0]))
-
-
-def _runs(
-    subject: Any,
-    commands: SearchStrategy[Any] | None,
-    refusals: Sequence[type[Exception]] | None,
-    most: int,
-) -> SearchStrategy[tuple[Any, tuple[Any, ...]]]:
-    domain = domain_of(subject)
-
-    def run(asked: list[Any]) -> tuple[Any, tuple[Any, ...]]:
-        state: Any = domain.decider.initial
-        events: tuple[Any, ...] = ()
-        for command in asked:
-            happened = attempt(domain, state, command, refusals) or ()
-            state = fold(domain.decider, happened, state)
-            events += happened
-        return state, events
-
-    drawn = commands_of(subject) if commands is None else commands
-    return st.lists(drawn, max_size=most).map(run)
+    drawn = histories(subject, commands, refusals=refusals, most=most)
+    return drawn.map(lambda events: domain.seen(fold(domain.decider, events)))

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import aclosing
+from itertools import count
+from types import coroutine
 from typing import Any, Final, TypeAlias, TypeVar
 
-from .faults import Call, intercepted
+from .faults import intercepted
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -20,33 +22,29 @@ Work: TypeAlias = Awaitable[object]
 _MOST: Final = 10_000  # trials; work that is not through by then never will be
 
 
-class _Cut:
-    """Drive work, and throw CancelledError into it at its n-th suspension, from 0."""
-
-    def __init__(self, work: Work, n: int) -> None:
-        self.work, self.left, self.cut = work, n, False
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        steps = self.work.__await__()
-        reply: Any = None
-        try:
-            while True:
-                waits_for = steps.send(reply)
-                self.left -= 1
-                if self.left < 0 and not self.cut:
-                    self.cut = True
-                    if waits_for is not None:  # a future: nobody waits for it now
-                        waits_for._asyncio_future_blocking = False  # noqa: SLF001
-                        waits_for.cancel()
-                    waits_for = steps.throw(asyncio.CancelledError())
-                reply = yield waits_for
-        except StopIteration as done:
-            return done.value
+@coroutine
+def _cut(work: Work, n: int) -> Generator[Any, Any, bool]:
+    """Drive work, and cancel it at its n-th suspension, from 0; tell if that came."""
+    steps, reply = work.__await__(), None
+    try:
+        for left in count(n, -1):
+            waits_for = steps.send(reply)
+            if left == 0:
+                if waits_for is not None:  # a future: nobody waits for it now
+                    waits_for._asyncio_future_blocking = False  # noqa: SLF001
+                    waits_for.cancel()
+                n = -1
+                waits_for = steps.throw(asyncio.CancelledError())
+            reply = yield waits_for
+    except StopIteration:
+        pass
+    except asyncio.CancelledError:
+        if n >= 0:
+            raise
+    return n < 0
 
 
-async def cancel_everywhere(
-    trial: Callable[[int], AsyncGenerator[Work, None]],
-) -> int:
+async def cancel_everywhere(trial: Callable[[int], AsyncGenerator[Work, None]]) -> int:
     """Cancel work at its first await, at its second ... until it runs through.
 
     Args:
@@ -70,14 +68,9 @@ async def cancel_everywhere(
     """
     for n in range(_MOST):
         async with aclosing(trial(n)) as run:
-            cut = _Cut(await anext(run), n)
-            try:
-                await cut
-            except asyncio.CancelledError:
-                if not cut.cut:
-                    raise
+            cut = await _cut(await anext(run), n)
             await _checked(run)
-        if not cut.cut:
+        if not cut:
             return n
     raise AssertionError(f"the work still awaits after {_MOST} awaits")
 
@@ -93,23 +86,18 @@ class Trap:
 
     Attributes:
         n: which moment fails, from 1.
-        sprung: whether it has come.
+        left: how many are left until it comes.
+        sprung: the failure, once it has come.
     """
 
     def __init__(self, n: int, error: Callable[[], BaseException]) -> None:
-        self.n = n
-        self.raised: BaseException | None = None
-        self._left = n
+        self.n = self.left = n
+        self.sprung: BaseException | None = None
         self._error = error
-
-    @property
-    def sprung(self) -> bool:
-        """Whether the failure has come."""
-        return self.raised is not None
 
     def over(self, record: R) -> R:
         """Give a store, or a record of one, whose calls may fail."""
-        return intercepted(record, self._around)
+        return intercepted(record, lambda _, call: self.step(call))
 
     async def step(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call that may fail too, such as that of a handler."""
@@ -118,25 +106,11 @@ class Trap:
         self._tick()
         return result
 
-    async def _around(self, _: str, call: Call, /) -> Any:
-        return await self.step(call)
-
     def _tick(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self.raised = self._error()
-            raise self.raised
-
-    def disarm(self) -> None:
-        """Fail no more: the work is over."""
-        self._left = 0
-
-    def explains(self, error: BaseException) -> bool:
-        """Tell whether *error* is the failure, or was raised because of it."""
-        seen: BaseException | None = error
-        while seen is not None and seen is not self.raised:
-            seen = seen.__cause__ or seen.__context__
-        return seen is not None
+        self.left -= 1
+        if self.left == 0:
+            self.sprung = self._error()
+            raise self.sprung
 
 
 async def fail_everywhere(
@@ -169,9 +143,12 @@ async def fail_everywhere(
             try:
                 await (await anext(run))
             except BaseException as raised:  # a crash is one, too
-                if not trap.explains(raised):
+                because: BaseException | None = raised
+                while because not in (None, trap.sprung):
+                    because = because.__cause__ or because.__context__
+                if because is None:
                     raise
-            trap.disarm()
+            trap.left = 0  # the work is over
             await _checked(run)
         if not trap.sprung:
             return n - 1

@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast, get_args
 
 from msgspec import Struct
 
 from ..core.errors import AppendOutcomeUnknownError, StoreBusyError
 from ..core.event import E
-from ..ports import Changed, Checkpoints, DeadLetters, EventStore, Leases, Snapshots
+from ..ports import Checkpoints, DeadLetters, EventStore, Leases, Snapshots
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -44,16 +44,12 @@ PORTS: Final[tuple[str, ...]] = tuple(
 """The functions of a store that are awaited, such as "append" or "checkpoints.save"."""
 
 
-class Around(Protocol):
-    """What is done around a call of a store's function.
+Around: TypeAlias = Callable[[str, Call], Awaitable[Any]]
+"""What is done around a call of a store's function.
 
-    It gets the function's name (one of `PORTS`) and the call, ready to be awaited as
-    often as wanted; what it gives is the caller's result.
-    """
-
-    async def __call__(self, port: str, call: Call, /) -> Any:
-        """Make the call, or do not."""
-        ...
+It gets the function's name (one of `PORTS`) and the call, ready to be awaited as often
+as wanted; what it gives is the caller's result.
+"""
 
 
 def intercepted(record: R, around: Around, *, ports: Collection[str] = PORTS) -> R:
@@ -66,19 +62,19 @@ def intercepted(record: R, around: Around, *, ports: Collection[str] = PORTS) ->
         ports: which functions; the others stay as they are. A name that the record
             does not have is not missed.
     """
-    return cast("R", _wrapped(record, around, ports, ""))
+    whole = hasattr(record, "append")
 
+    def around_all(record: Any, prefix: str) -> Any:
+        changes: dict[str, Any] = {}
+        for field in fields(record):
+            port, value = prefix + field.name, getattr(record, field.name)
+            if is_dataclass(value):
+                changes[field.name] = around_all(value, f"{port}.")
+            elif port in ports or (not whole and ports is PORTS):
+                changes[field.name] = _around(port, value, around)
+        return replace(record, **changes)
 
-def _wrapped(record: Any, around: Around, ports: Collection[str], prefix: str) -> Any:
-    alone = not prefix and not hasattr(record, "append")
-    changes: dict[str, Any] = {}
-    for field in fields(record):
-        port, value = prefix + field.name, getattr(record, field.name)
-        if is_dataclass(value):
-            changes[field.name] = _wrapped(value, around, ports, f"{port}.")
-        elif port in ports or (alone and ports is PORTS):
-            changes[field.name] = _around(port, value, around)
-    return replace(record, **changes)
+    return cast("R", around_all(record, ""))
 
 
 def _around(
@@ -131,6 +127,7 @@ class Deafen(Struct, frozen=True):
 
 
 Effect: TypeAlias = Fail | Delay | Duplicate | LoseReply | Cancel | Deafen
+EFFECTS: Final[tuple[type[Effect], ...]] = get_args(Effect)
 
 
 class Fault(Struct, frozen=True):
@@ -154,41 +151,6 @@ class Fault(Struct, frozen=True):
             raise ValueError(f"calls are counted from 1, not {self.call!r}")
         if isinstance(self.effect, Deafen) and self.port != "changed":
             raise ValueError(f"only 'changed' wakes anybody, {self.port!r} does not")
-
-
-class _Injector:
-    """Count the calls, and let each meet its fault."""
-
-    def __init__(
-        self, plan: Sequence[Fault], struck: Callable[[Fault], object]
-    ) -> None:
-        self.plan = {(fault.port, fault.call): fault for fault in plan}
-        if len(self.plan) < len(plan):
-            raise ValueError("two faults are planned for one call")
-        self.struck = struck
-        self.calls: Counter[str] = Counter()
-        self.deaf: Deafen | None = None
-
-    async def __call__(self, port: str, call: Call, /) -> Any:
-        self.calls[port] += 1
-        fault = self.plan.get((port, self.calls[port]))
-        if fault is None:
-            return await call()
-        self.struck(fault)
-        if isinstance(fault.effect, Deafen):
-            self.deaf = fault.effect
-        return await befall(fault.effect, call)
-
-    def hushed(self, changed: Changed) -> Changed:
-        async def hear(position: int, *, timeout: timedelta) -> None:
-            if self.deaf is None:
-                await changed(position, timeout=timeout)
-            elif self.deaf.forever:
-                await asyncio.get_running_loop().create_future()
-            else:
-                await asyncio.sleep(timeout.total_seconds())
-
-        return hear
 
 
 def faulty(
@@ -217,9 +179,32 @@ def faulty(
     ...
     OSError: no disk
     """
-    injector = _Injector(plan, struck)
-    quiet = replace(store, changed=injector.hushed(store.changed))
-    return intercepted(quiet, injector, ports={fault.port for fault in plan})
+    planned = {(fault.port, fault.call): fault for fault in plan}
+    if len(planned) < len(plan):
+        raise ValueError("two faults are planned for one call")
+    calls: Counter[str] = Counter()
+    deaf: Deafen | None = None
+
+    async def around(port: str, call: Call, /) -> Any:
+        nonlocal deaf
+        calls[port] += 1
+        fault = planned.get((port, calls[port]))
+        effect = None if fault is None else fault.effect
+        if fault is not None:
+            struck(fault)
+        if isinstance(effect, Deafen):
+            deaf = effect
+        if port != "changed" or deaf is None:
+            return await befall(effect, call)
+        return await befall(effect, partial(_hear_nothing, deaf, call))
+
+    return intercepted(store, around, ports={fault.port for fault in plan})
+
+
+async def _hear_nothing(deaf: Deafen, call: Call) -> None:
+    if deaf.forever:
+        await asyncio.get_running_loop().create_future()
+    await asyncio.sleep(call.keywords["timeout"].total_seconds())
 
 
 async def befall(effect: Effect | None, call: Callable[[], Awaitable[Any]]) -> Any:
@@ -227,20 +212,20 @@ async def befall(effect: Effect | None, call: Callable[[], Awaitable[Any]]) -> A
     match effect:
         case Fail(error):
             raise error
+        case LoseReply(error):
+            await call()
+            raise error
         case Delay(by):
             await asyncio.sleep(by.total_seconds())
         case Duplicate():
             await call()
-        case Cancel(after=False):
+        case Cancel(after):
+            if after:
+                await call()
             await _cancel()
         case _:
             pass
-    result = await call()
-    if isinstance(effect, LoseReply):
-        raise effect.error
-    if isinstance(effect, Cancel) and effect.after:
-        await _cancel()
-    return result
+    return await call()
 
 
 async def _cancel() -> None:
@@ -252,14 +237,8 @@ async def _cancel() -> None:
 
 
 FAULTY_PORTS: Final = (
-    "append",
-    "load_events",
-    "read_stream",
-    "read_all",
-    "head",
-    "changed",
-    "checkpoints.load",
-    "checkpoints.save",
+    *("append", "load_events", "read_stream", "read_all", "head", "changed"),
+    *("checkpoints.load", "checkpoints.save"),
 )
 """The functions that `fault_plans` disturbs if it is not told which."""
 _UNKNOWN: Final = AppendOutcomeUnknownError("a store under test")
@@ -269,14 +248,7 @@ _BUSY: Final = StoreBusyError("a store under test is busy")
 def fault_plans(
     *,
     ports: Sequence[str] = FAULTY_PORTS,
-    effects: Sequence[type[Effect]] = (
-        Fail,
-        Delay,
-        Duplicate,
-        LoseReply,
-        Cancel,
-        Deafen,
-    ),
+    effects: Sequence[type[Effect]] = EFFECTS,
     calls: int = 20,
     most: int = 5,
 ) -> SearchStrategy[tuple[Fault, ...]]:

@@ -14,11 +14,21 @@ from uuid import UUID
 from msgspec import Struct
 
 from ..core.decider import Decider
-from ..core.event import Recorded, StreamName
+from ..core.event import NewEvent, Recorded, StreamName
 from ..core.expectation import AnyQuery, matches
-from ..core.snapshot import Snapshot, Snapshotting
+from ..core.snapshot import Snapshotting
 from ..core.view import View
-from ..ports import Also, Appended, Conflict, DeadLetter, Page, Write
+from ..ports import (
+    Also,
+    Appended,
+    Conflict,
+    DeadLetter,
+    Fence,
+    Page,
+    SaveCheckpoint,
+    SaveSnapshot,
+    Write,
+)
 
 
 @dataclass
@@ -37,6 +47,11 @@ class Attempt:
     answered: int | None = None
     outcome: Appended | Conflict | Exception | None = None
 
+    @property
+    def events(self) -> list[NewEvent[Any]]:
+        """The events of all its writes."""
+        return [new for write in self.writes for new in write.events]
+
 
 class Read(Struct, frozen=True):
     """One page that a reader of the log was given."""
@@ -46,36 +61,12 @@ class Read(Struct, frozen=True):
     page: Page[Any]
 
 
-class Saved(Struct, frozen=True):
-    """A checkpoint was moved to *position*."""
-
-    name: str
-    position: int
-    moment: int
-
-
-class Kept(Struct, frozen=True):
-    """A snapshot was stored."""
-
-    name: str
-    snapshot: Snapshot[bytes]
-
-
-class Fenced(Struct, frozen=True):
-    """An append with a fence took effect while *granted* was the last token given."""
-
-    name: str
-    token: int
-    granted: int
-
-
 @dataclass
 class Life:
     """One run of a subscription: from its start to its end, or to the crash.
 
     Args:
         worker: whose.
-        began: when.
         done: position and moment of each event that was handled, parked or skipped.
         failed: the position at which an error, by its identity, was raised.
         handling: how many events of each stream are in the handler now.
@@ -83,21 +74,10 @@ class Life:
     """
 
     worker: str
-    began: int
     done: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     failed: dict[int, int] = field(default_factory=dict[int, int])
     handling: Counter[StreamName] = field(default_factory=Counter[StreamName])
     overlaps: set[StreamName] = field(default_factory=set[StreamName])
-
-    def enter(self, stream: StreamName) -> None:
-        """Note that an event of *stream* is being handled."""
-        self.handling[stream] += 1
-        if self.handling[stream] > 1:
-            self.overlaps.add(stream)
-
-    def leave(self, stream: StreamName) -> None:
-        """Note that it no longer is."""
-        self.handling[stream] -= 1
 
 
 @dataclass
@@ -110,12 +90,10 @@ class Subscribed:
     by_stream: bool
     lives: list[Life] = field(default_factory=list[Life])
 
-
-class Projected(Struct, frozen=True):
-    """A read model that is kept together with its position."""
-
-    view: View[Any, Recorded[Any]]
-    keep: Snapshotting[Any]
+    @property
+    def done(self) -> list[tuple[int, int]]:
+        """What was done in all its lives."""
+        return [each for life in self.lives for each in life.done]
 
 
 @dataclass
@@ -141,18 +119,30 @@ class Decision:
     refusal: Exception | None = None
 
 
+Projected = tuple[View[Any, Recorded[Any]], Snapshotting[Any]]
+
+
 @dataclass
 class History:
-    """All that happened, and the log that it led to."""
+    """All that happened, and the log that it led to.
+
+    Args:
+        saved: checkpoints that were moved, and when.
+        kept: snapshots that were stored.
+        fenced: what took effect with a fence, and the last token given at that time.
+        projections: read models that are kept together with their position.
+    """
 
     log: Sequence[Recorded[Any]] = ()
     crashes: int = 0
     faults: int = 0
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     reads: list[Read] = field(default_factory=list[Read])
-    saved: list[Saved] = field(default_factory=list[Saved])
-    kept: list[Kept] = field(default_factory=list[Kept])
-    fenced: list[Fenced] = field(default_factory=list[Fenced])
+    saved: list[tuple[SaveCheckpoint, int]] = field(
+        default_factory=list[tuple[SaveCheckpoint, int]]
+    )
+    kept: list[SaveSnapshot] = field(default_factory=list[SaveSnapshot])
+    fenced: list[tuple[Fence, int]] = field(default_factory=list[tuple[Fence, int]])
     decisions: list[Decision] = field(default_factory=list[Decision])
     subscriptions: dict[str, Subscribed] = field(default_factory=dict[str, Subscribed])
     projections: dict[str, Projected] = field(default_factory=dict[str, Projected])
@@ -162,8 +152,7 @@ class History:
         subscribed = self.subscriptions.get(letter.subscription)
         if subscribed is None or letter.status != "failed":
             return
-        done = {position for life in subscribed.lives for position, _ in life.done}
-        if letter.position not in done:
+        if letter.position not in dict(subscribed.done):
             subscribed.lives[-1].done.append((letter.position, moment))
 
     def feed(self, subscribed: Subscribed) -> list[Recorded[Any]]:
@@ -173,3 +162,9 @@ class History:
             for recorded in self.log
             if matches(subscribed.query, recorded.stream.category, recorded.type)
         ]
+
+    def missed(self, subscribed: Subscribed) -> list[int]:
+        """Give the positions of those that it has not handled."""
+        done = dict(subscribed.done)
+        feed = self.feed(subscribed)
+        return [recorded.position for recorded in feed if recorded.position not in done]

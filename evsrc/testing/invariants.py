@@ -1,7 +1,7 @@
 """Judge a history: does it keep what evsrc guarantees? Pure functions, no I/O here.
 
 Each invariant takes a `History` and yields a sentence for everything that is wrong, or
-nothing. `broken(history)` asks all of them; one pass over the history each.
+nothing; `broken(history)` asks all of them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from ..core.event import Recorded, StreamName
 from ..core.expectation import matches
 from ..core.snapshot import restored
 from ..ports import Appended
-from .history import Attempt, Decision, History, Subscribed
+from .history import Decision, History, Subscribed
 
 Invariant: TypeAlias = Callable[[History], Iterator[str]]
 _position: Final = attrgetter("position")
-_ordered: Final = attrgetter("asked")
 
 
 def _by_number(history: History) -> dict[int, list[Recorded[Any]]]:
@@ -60,8 +59,7 @@ def failed_events_are_not_there(history: History) -> Iterator[str]:
         new.number
         for attempt in history.attempts
         if attempt.outcome is None or isinstance(attempt.outcome, Appended)
-        for write in attempt.writes
-        for new in write.events
+        for new in attempt.events
     }
     for recorded in history.log:
         if recorded.id.int not in possible:
@@ -77,7 +75,7 @@ def unknown_appends_are_whole(history: History) -> Iterator[str]:
     for attempt in history.attempts:
         if attempt.outcome is not None or not attempt.writes:
             continue
-        counts = {len(found[new.number]) for w in attempt.writes for new in w.events}
+        counts = {len(found[new.number]) for new in attempt.events}
         if counts not in ({0}, {1}):
             yield (
                 f"I3: of an append of {attempt.worker} to '{attempt.writes[0].stream}' "
@@ -94,7 +92,7 @@ def nothing_happens_twice(history: History) -> Iterator[str]:
     effects: defaultdict[str, set[int]] = defaultdict(set)
     for attempt in history.attempts:
         if attempt.command is not None and attempt.writes:
-            first = attempt.writes[0].events[0].number
+            first = attempt.events[0].number
             if first in found:
                 effects[attempt.command].add(first)
     for command, firsts in effects.items():
@@ -107,20 +105,19 @@ def versions_count_from_one(history: History) -> Iterator[str]:
     versions: Counter[StreamName] = Counter()
     for recorded in history.log:
         versions[recorded.stream] += 1
-        if recorded.version != versions[recorded.stream]:
+        if recorded.version != (true := versions[recorded.stream]):
             yield (
-                f"I4: event {versions[recorded.stream]} of '{recorded.stream}' has "
-                f"version {recorded.version}"
+                f"I4: event {true} of '{recorded.stream}' has version "
+                f"{recorded.version}"
             )
 
 
 def readers_miss_nothing(history: History) -> Iterator[str]:
     """I5: a page holds all that is ever recorded between its start and its end."""
-    positions = [recorded.position for recorded in history.log]
     for read in history.reads:
         page = read.page
-        start = bisect_right(positions, read.after)
-        end = bisect_right(positions, page.reached)
+        start = bisect_right(history.log, read.after, key=_position)
+        end = bisect_right(history.log, page.reached, key=_position)
         expected = [
             r.position
             for r in history.log[start:end]
@@ -144,14 +141,20 @@ def positions_rise(history: History) -> Iterator[str]:
 
 def time_is_respected(history: History) -> Iterator[str]:
     """I8: what was asked after an answer is recorded after what was answered."""
-    acked = [a for a in history.attempts if _fresh(a) and a.answered is not None]
-    answers = sorted(acked, key=lambda attempt: attempt.answered or 0)
-    last, at = 0, 0
-    for attempt in sorted(acked, key=_ordered):
-        while at < len(answers) and (answers[at].answered or 0) < attempt.asked:
-            last = max(last, _placed(answers[at])[-1])
-            at += 1
-        first = _placed(attempt)[0]
+    fresh = [
+        (attempt, attempt.outcome)
+        for attempt in history.attempts
+        if isinstance(attempt.outcome, Appended)
+        and attempt.outcome.placed
+        and not attempt.outcome.repeated
+    ]
+    for attempt, outcome in fresh:
+        acknowledged = [
+            other.position
+            for earlier, other in fresh
+            if earlier.answered is not None and earlier.answered < attempt.asked
+        ]
+        first, last = outcome.placed[0].first_position, max(acknowledged, default=0)
         if first <= last:
             yield (
                 f"I8: an append of {attempt.worker} was recorded at {first}, after "
@@ -159,105 +162,79 @@ def time_is_respected(history: History) -> Iterator[str]:
             )
 
 
-def _fresh(attempt: Attempt) -> bool:
-    outcome = attempt.outcome
-    return (
-        isinstance(outcome, Appended) and bool(outcome.placed) and not outcome.repeated
-    )
-
-
-def _placed(attempt: Attempt) -> tuple[int, int]:
-    assert isinstance(attempt.outcome, Appended)
-    placed = attempt.outcome.placed
-    return placed[0].first_position, placed[-1].last_position
-
-
 def deliveries_follow_the_log(history: History) -> Iterator[str]:
     """I9: each life handles the feed in order, from where the ones before it came."""
     for subscribed in history.subscriptions.values():
-        lanes: dict[StreamName | None, list[int]] = defaultdict(list)
-        lane_of: dict[int, StreamName | None] = {}
+        lanes: defaultdict[StreamName | None, list[int]] = defaultdict(list)
         for recorded in history.feed(subscribed):
-            lane = recorded.stream if subscribed.by_stream else None
-            lane_of[recorded.position] = lane
-            lanes[lane].append(recorded.position)
+            lanes[recorded.stream if subscribed.by_stream else None].append(
+                recorded.position
+            )
+        wanted = {position for lane in lanes.values() for position in lane}
         for life in subscribed.lives:
             who = f"I9: {subscribed.name!r} in {life.worker}"
             for position, _ in life.done:
-                if position not in lane_of:
+                if position not in wanted:
                     yield f"{who} handled {position}, which it did not ask for"
             for stream in sorted(life.overlaps):
                 yield f"{who} had two events of '{stream}' in its handler at once"
-        for lane, feed in lanes.items():
-            yield from _in_order(subscribed, lane, lane_of, feed)
+        for lane in lanes.values():
+            yield from _in_order(subscribed, lane)
 
 
-def _in_order(
-    subscribed: Subscribed,
-    lane: StreamName | None,
-    lane_of: dict[int, StreamName | None],
-    feed: Sequence[int],
-) -> Iterator[str]:
+def _in_order(subscribed: Subscribed, feed: Sequence[int]) -> Iterator[str]:
     """Follow one stream, or the whole feed, through all lives."""
     place = {position: n for n, position in enumerate(feed)}
     reached = 0 if subscribed.from_start else None
     for life in subscribed.lives:
         who = f"I9: {subscribed.name!r} in {life.worker}"
-        previous: int | None = None
-        mine = [p for p, _ in life.done if p in lane_of and lane_of[p] == lane]
-        for n in map(place.__getitem__, mine):
-            if previous is not None and n != previous + 1:
-                expected = feed[previous + 1] if previous + 1 < len(feed) else "no more"
-                yield f"{who} handled {feed[n]} after {feed[previous]}, not {expected}"
-            if previous is None and reached is not None and n > reached:
-                yield f"{who} began with {feed[n]}; {feed[reached]} was never handled"
-            previous = n
-        reached = max([reached or 0, *(place[p] + 1 for p in mine)])
+        mine = [place[position] for position, _ in life.done if position in place]
+        for before, n in pairwise(mine):
+            if n != before + 1:
+                expected = feed[before + 1] if before + 1 < len(feed) else "no more"
+                yield f"{who} handled {feed[n]} after {feed[before]}, not {expected}"
+        if mine:
+            if reached is not None and mine[0] > reached:
+                missed = f"{feed[reached]} was never handled"
+                yield f"{who} began with {feed[mine[0]]}; {missed}"
+            reached = max(reached or 0, *(n + 1 for n in mine))
 
 
 def checkpoints_follow_the_handler(history: History) -> Iterator[str]:
     """I9: no checkpoint passes an event that was not handled, parked or skipped."""
     for subscribed in history.subscriptions.values():
-        feed = history.feed(subscribed)
-        first: dict[int, int] = {}
-        for life in subscribed.lives:
-            for position, moment in life.done:
-                first[position] = min(moment, first.get(position, moment))
-        if not subscribed.from_start:
-            continue
-        for saved in history.saved:
-            if saved.name != subscribed.name:
+        feed = [recorded.position for recorded in history.feed(subscribed)]
+        first = dict(sorted(subscribed.done, reverse=True))
+        for saved, moment in history.saved:
+            if saved.name != subscribed.name or not subscribed.from_start:
                 continue
-            end = bisect_right(feed, saved.position, key=_position)
-            for recorded in feed[:end]:
-                if first.get(recorded.position, saved.moment) >= saved.moment:
-                    yield (
-                        f"I9: the checkpoint of {saved.name!r} was moved to "
-                        f"{saved.position}, but {recorded.position} was not handled"
-                    )
-                    break
+            passed = feed[: bisect_right(feed, saved.position)]
+            missed = [each for each in passed if first.get(each, moment) >= moment]
+            if missed:
+                yield (
+                    f"I9: the checkpoint of {saved.name!r} was moved to "
+                    f"{saved.position}, but {missed[0]} was not handled"
+                )
 
 
 def everything_is_handled(history: History) -> Iterator[str]:
     """I9: when all is quiet, each subscription has handled all it wants."""
     for subscribed in history.subscriptions.values():
-        done = {position for life in subscribed.lives for position, _ in life.done}
-        feed = [recorded.position for recorded in history.feed(subscribed)]
-        missed = [position for position in feed if position not in done]
+        missed = history.missed(subscribed)
         if missed and subscribed.from_start:
             yield f"I9: {subscribed.name!r} never handled {missed}"
 
 
 def projections_are_the_fold(history: History) -> Iterator[str]:
     """I10: each stored state of a projection is the fold of the log at its position."""
-    for name, projected in history.projections.items():
+    for name, (view, keep) in history.projections.items():
         feed = history.feed(history.subscriptions[name])
         for kept in history.kept:
-            stored = restored(projected.keep, kept.snapshot)
-            if kept.name != name or stored is None:
+            stored = restored(keep, kept.snapshot) if kept.name == name else None
+            if stored is None:
                 continue
             end = bisect_right(feed, stored.version, key=_position)
-            true = fold(projected.view, feed[:end])
+            true = fold(view, feed[:end])
             if stored.state != true:
                 yield (
                     f"I10: {name!r} at {stored.version} was stored as "
@@ -267,11 +244,11 @@ def projections_are_the_fold(history: History) -> Iterator[str]:
 
 def one_owner_at_a_time(history: History) -> Iterator[str]:
     """I11: no append takes effect with the token of a lease that another has by now."""
-    for fenced in history.fenced:
-        if fenced.token < fenced.granted:
+    for fence, granted in history.fenced:
+        if fence.token < granted:
             yield (
-                f"I11: an append with token {fenced.token} of lease {fenced.name!r} "
-                f"took effect after token {fenced.granted} had been given"
+                f"I11: an append with token {fence.token} of lease {fence.name!r} "
+                f"took effect after token {granted} had been given"
             )
 
 
@@ -303,9 +280,8 @@ def _misjudged(decision: Decision, stream: Sequence[Recorded[Any]]) -> str | Non
     low = bisect_right(stream, decision.head_before, key=_position)
     high = bisect_right(stream, decision.head_after, key=_position)
     answer: Any = type(decision.refusal) if decision.refusal else []
-    for version in range(low, high + 1):
-        if _answer(decision, stream[:version]) == answer:
-            return None
+    if any(_answer(decision, stream[:n]) == answer for n in range(low, high + 1)):
+        return None
     said = f"refused with {decision.refusal!r}" if decision.refusal else "found done"
     return f"was {said}; no state between versions {low} and {high} says so"
 

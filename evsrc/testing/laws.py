@@ -1,4 +1,4 @@
-"""Check the laws of a domain, over histories that Hypothesis thinks up.
+"""Check the laws of domains and views, over histories that Hypothesis thinks up.
 
     test_account_laws = decider_laws(account, codec=codec, snapshots=snapshots)
 
@@ -7,74 +7,71 @@ it, as a sentence to paste. `settings(max_examples=...)` and the other decorator
 Hypothesis work on what these functions give.
 """
 
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, NoReturn, TypeVar, cast
+from typing import Any, Final, TypeAlias
 
-import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..core.codec import Codec
 from ..core.decider import decided, fold
+from ..core.event import Recorded
 from ..core.snapshot import Snapshotting
+from ..core.view import View
 from ..facade.events import DomainEvent
-from ._domain import Domain, domain_of, is_refusal
-from ._law import break_law, changed, kept, told_of, tried
-from ._text import differences, same, source
+from ._domain import Domain, Refusals, domain_of, is_refusal
+from ._law import Story, changed, kept, shown, told_of, tried
+from ._text import same, source
 from .commands import commands_of
 
-S = TypeVar("S")
-C = TypeVar("C")
-E = TypeVar("E")
-T = TypeVar("T")
-
+Answer: TypeAlias = tuple[Any, ...] | Exception
 _MOST: Final = 8  # commands or events, at most
 
 
-class Moment(Struct, Generic[S, C, E], frozen=True):
+class Moment(Struct, frozen=True):
     """A decision that was made, and what came before it."""
 
-    domain: Domain[S, C, E]
-    history: tuple[E, ...]
-    state: S
-    command: C
-    refusals: Sequence[type[Exception]] | None
+    domain: Domain
+    history: tuple[Any, ...]
+    state: Any
+    command: Any
+    refusals: Refusals
 
     @property
-    def story(self) -> str:
+    def story(self) -> Story:
         """The moment as the start of a test."""
-        events = ", ".join(map(source, self.history))
-        return f"given({events}).when({source(self.command)})"
+        return Story(lambda: f"{_given(self.history)}.when({source(self.command)})")
 
-    def broken(
-        self, law: str, *reasons: str, cause: Exception | None = None
-    ) -> NoReturn:
-        """Tell that a law is broken here."""
-        break_law(law, self.story, *reasons, cause=cause)
-
-    def decide(self) -> tuple[E, ...] | Exception:
+    def decide(self) -> Answer:
         """Give the events, or the refusal."""
         events, error = tried(
             lambda: decided(self.domain.decider, self.state, self.command)
         )
         if error is not None and not is_refusal(error, self.refusals):
-            self.broken("decide answers or refuses", told_of(error), cause=error)
-        return error or cast("tuple[E, ...]", events)
+            law = "decide answers or refuses"
+            self.story.broken(law, told_of(error), cause=error)
+        return error or events
 
-    def evolve(self, state: S, event: E) -> S:
-        """Give the next state."""
-        after, error = tried(lambda: self.domain.decider.evolve(state, event))
-        if error is not None:
-            told = f"evolve failed on {source(event)}: {told_of(error)}"
-            self.broken("evolve is total on what can happen", told, cause=error)
-        return cast("S", after)
+    def repeats(self, first: Answer, again: Answer) -> None:
+        """Ask that two answers to the command are the same."""
+        refused = isinstance(first, Exception) or isinstance(again, Exception)
+        if (
+            (type(first), str(first)) != (type(again), str(again))
+            if refused
+            else not same(first, again, self.domain.ignoring)
+        ):
+            told = f"first: {shown(first)}", f"again: {shown(again)}"
+            self.story.broken("decide is deterministic", *told)
+
+
+def _given(events: Sequence[Any]) -> str:
+    plain = (e.event if isinstance(e, Recorded) else e for e in events)
+    return f"given({', '.join(map(source, plain))})"
 
 
 def decider_laws(
@@ -84,7 +81,7 @@ def decider_laws(
     codec: Codec[Any] | None = None,
     snapshots: Snapshotting[Any] | None = None,
     retryable: type | tuple[type, ...] | Callable[[Any], bool] = (),
-    refusals: Sequence[type[Exception]] | None = None,
+    refusals: Refusals = None,
 ) -> Callable[[], None]:
     """Make the test that a decider, or an aggregate class, keeps the laws.
 
@@ -115,180 +112,152 @@ def decider_laws(
         LawBrokenError: from the test.
     """
     domain = domain_of(subject)
+    decider = domain.decider
     plan = snapshots or domain.snapshots
-    repeats = _predicate(retryable)
     drawn = commands_of(subject) if commands is None else commands
+
+    def repeats(command: Any) -> bool:
+        if isinstance(retryable, (type, tuple)):
+            return isinstance(command, retryable)
+        return retryable(command)
 
     @given(commands=st.lists(drawn, max_size=_MOST))
     def laws(commands: list[Any]) -> None:
-        state, history = domain.decider.initial, ()
+        state, history, answers = decider.initial, (), list[Answer]()
         states = [state]
         for command in commands:
             moment = Moment(domain, history, state, command, refusals)
-            events = _decision(moment)
+            story = moment.story
+            answers.append(_decision(moment))
+            events = _events(answers[-1])
             for event in events:
-                state = _evolution(moment, state, event, codec)
+                law = "evolve is total on what can happen"
+                state = story.evolved(law, decider, state, event)
+                _reads_back(story, event, codec)
                 states.append(state)
             history += events
-            _terminal(moment, states[len(moment.history) :])
+            finals = [decider.is_terminal(each) for each in states[-len(events) - 1 :]]
+            if finals != sorted(finals):
+                story.broken(
+                    "terminal is absorbing", "an event led out of a final state"
+                )
             if events and repeats(command):
                 _retried(moment, state)
-            _splits(moment, history, states)
+            story.splits(decider, history, states)
             if plan is not None:
                 _snapshots(moment, plan, history, states)
-        _again(domain, commands, history, refusals)
+        _again(domain, commands, answers, refusals)
 
     return laws
 
 
-def _predicate(
-    retryable: type | tuple[type, ...] | Callable[[Any], bool],
-) -> Callable[[Any], bool]:
-    if isinstance(retryable, (type, tuple)):
-        return lambda command: isinstance(command, retryable)
-    return retryable
+def _events(answer: Answer) -> tuple[Any, ...]:
+    return () if isinstance(answer, Exception) else answer
 
 
-def _decision(moment: Moment[Any, Any, Any]) -> tuple[Any, ...]:
-    """Give the events of a moment, if its decision keeps the laws."""
-    domain, state, command = moment.domain, moment.state, moment.command
+def _decision(moment: Moment) -> Answer:
+    """Give the answer, if the decision keeps the laws."""
+    decider, state, command = moment.domain.decider, moment.state, moment.command
     before, asked = kept(state), kept(command)
-    if not domain.decider.is_terminal(state):
-        _answers_at_once(moment)
+    if not decider.is_terminal(state):
+        answer, error = tried(lambda: decider.decide(state, command))
+        if error is None and not isinstance(answer, Sequence):
+            kind = type(answer).__name__
+            told = f"decide gave {kind}, not a sequence of all its events"
+            moment.story.broken("a refused command emits nothing", told)
     first, second = moment.decide(), moment.decide()
     moved = changed("the state", before, state)
     moved += changed("the command", asked, command)
     if moved:
-        moment.broken("decide is pure", *moved)
-    if not _same_answer(domain, first, second):
-        told = f"first: {_answer(first)}", f"again: {_answer(second)}"
-        moment.broken("decide is deterministic", *told)
-    return () if isinstance(first, Exception) else first
+        moment.story.broken("decide is pure", *moved)
+    moment.repeats(first, second)
+    return first
 
 
-def _answers_at_once(moment: Moment[Any, Any, Any]) -> None:
-    answer, error = tried(
-        lambda: moment.domain.decider.decide(moment.state, moment.command)
-    )
-    if error is None and not isinstance(answer, Sequence):
-        moment.broken(
-            "a refused command emits nothing",
-            f"decide gave {type(answer).__name__}, not a sequence of all its events",
-        )
+def _reads_back(story: Story, event: Any, codec: Codec[Any] | None) -> None:
+    def back() -> Any:
+        if isinstance(event, DomainEvent):
+            return type(event).from_dict(event.to_dict())
+        return codec.decode(codec.name(event), codec.encode(event)) if codec else event
 
-
-def _evolution(
-    moment: Moment[Any, Any, Any], state: Any, event: Any, codec: Codec[Any] | None
-) -> Any:
-    """Give the state after an event, if event and evolve keep the laws."""
-    before, happened = kept(state), kept(event)
-    result = moment.evolve(state, event)
-    moved = changed("the state", before, state)
-    moved += changed("the event", happened, event)
-    if moved:
-        moment.broken("evolve is pure", *moved)
-    again = moment.evolve(state, event)
-    if not same(result, again):
-        moment.broken("evolve is deterministic", *differences(result, again))
-    _event_reads_back(moment, event, codec)
-    return result
-
-
-def _event_reads_back(
-    moment: Moment[Any, Any, Any], event: Any, codec: Codec[Any] | None
-) -> None:
-    if isinstance(event, DomainEvent):
-        back, error = tried(lambda: type(event).from_dict(event.to_dict()))
-    elif codec is not None:
-        back, error = tried(
-            lambda: codec.decode(codec.name(event), codec.encode(event))
-        )
-    else:
-        return
     law = "events read back equal"
-    if error is not None:
-        moment.broken(law, f"{source(event)}: {told_of(error)}", cause=error)
-    if not same(event, back):
-        moment.broken(law, *differences(event, back))
+    story.equal(law, event, story.total(law, back, f"{source(event)}: "))
 
 
-def _terminal(moment: Moment[Any, Any, Any], states: Sequence[Any]) -> None:
-    finals = [moment.domain.decider.is_terminal(state) for state in states]
-    if finals != sorted(finals):
-        moment.broken("terminal is absorbing", "an event led out of a final state")
-
-
-def _retried(moment: Moment[Any, Any, Any], state: Any) -> None:
-    again = msgspec.structs.replace(moment, state=state).decide()
-    if again and not isinstance(again, Exception):
+def _retried(moment: Moment, state: Any) -> None:
+    again = replace(moment, state=state).decide()
+    if _events(again):
         law = "a retried command changes nothing"
-        moment.broken(law, f"the same again gave {_answer(again)}")
-
-
-def _splits(
-    moment: Moment[Any, Any, Any], history: Sequence[Any], states: Sequence[Any]
-) -> None:
-    for start, state in enumerate(states):
-        whole = fold(moment.domain.decider, history[start:], state)
-        if not same(states[-1], whole):
-            told = f"folded in parts, split after event {start}"
-            moment.broken("fold splits", told, *differences(states[-1], whole))
+        moment.story.broken(law, f"the same again gave {shown(again)}")
 
 
 def _snapshots(
-    moment: Moment[Any, Any, Any],
+    moment: Moment,
     plan: Snapshotting[Any],
     history: Sequence[Any],
     states: Sequence[Any],
 ) -> None:
-    # those before the moment's own were seen in the moments before it
-    for version in range(len(moment.history) + 1, len(states)):
-        state = states[version]
-        back, error = tried(lambda: plan.load(plan.dump(state)))  # noqa: B023
-        if error is not None:
-            told = f"{source(state)}: {told_of(error)}"
-            moment.broken("states read back equal", told, cause=error)
-        if not same(state, back):
-            moment.broken("states read back equal", *differences(state, back))
-    for version in range(1, len(states)):
-        back = plan.load(plan.dump(states[version]))
+    story, law = moment.story, "states read back equal"
+    for version, state in enumerate(states[1:], 1):
+        about = f"{source(state)}: "
+        back = story.total(law, lambda: plan.load(plan.dump(state)), about)  # noqa: B023
+        if version > len(moment.history):  # the others were seen before
+            story.equal(law, state, back)
         full = fold(moment.domain.decider, history[version:], back)
-        if not same(states[-1], full):
-            told = f"a snapshot at version {version}"
-            law = "snapshot plus tail is the full fold"
-            moment.broken(law, told, *differences(states[-1], full))
+        told = f"a snapshot at version {version}"
+        story.equal("snapshot plus tail is the full fold", states[-1], full, told)
 
 
 def _again(
-    domain: Domain[Any, Any, Any],
+    domain: Domain,
     commands: Sequence[Any],
-    history: tuple[Any, ...],
-    refusals: Sequence[type[Exception]] | None,
+    answers: Sequence[Answer],
+    refusals: Refusals,
 ) -> None:
     """Do it all once more: what a decider remembers outside its state shows up."""
-    state, second = domain.decider.initial, ()
-    for command in commands:
-        moment = Moment(domain, second, state, command, refusals)
-        answer = moment.decide()
-        events = () if isinstance(answer, Exception) else answer
-        state, second = fold(domain.decider, events, state), second + events
-        if not _same_answer(domain, history[: len(second)], second):
-            first = history[len(moment.history) : len(second)]
-            told = f"first: {_answer(first)}", f"again: {_answer(events)}"
-            moment.broken("decide is deterministic", *told)
+    state, history = domain.decider.initial, ()
+    for command, answer in zip(commands, answers, strict=True):
+        moment = Moment(domain, history, state, command, refusals)
+        moment.repeats(answer, moment.decide())
+        state = fold(domain.decider, _events(answer), state)
+        history += _events(answer)
 
 
-def _same_answer(
-    domain: Domain[Any, Any, Any],
-    first: tuple[Any, ...] | Exception,
-    second: tuple[Any, ...] | Exception,
-) -> bool:
-    if isinstance(first, Exception) or isinstance(second, Exception):
-        return type(first) is type(second) and str(first) == str(second)
-    return same(first, second, domain.ignoring)
+def view_laws(
+    view: View[Any, Any], events: SearchStrategy[Any], *, idempotent: bool = True
+) -> Callable[[], None]:
+    """Make the test that a view keeps the laws.
 
+    * evolve is total, pure and deterministic
+    * fold splits
+    * a projection that is fed twice equals once: if the last events come again, one of
+      them or all, there is the same to read; this one only if *idempotent*
 
-def _answer(answer: tuple[Any, ...] | Exception) -> str:
-    if isinstance(answer, Exception):
-        return f"{type(answer).__name__}: {answer}"
-    return ", ".join(map(source, answer)) or "nothing"
+    A view that `project` keeps is fed each event once, and need not be idempotent; one
+    that a handler feeds must be.
+
+    Args:
+        view: what to test; its events may be recorded ones.
+        events: draws histories, such as `histories(decider)`, with
+            `.map(lambda events: recorded(*events))` if the view wants recorded ones.
+        idempotent: whether it claims to be.
+
+    Raises:
+        LawBrokenError: from the test.
+    """
+
+    @given(events=events)
+    def laws(events: Sequence[Any]) -> None:
+        states = [view.initial]
+        for n, event in enumerate(events, 1):
+            story = Story(lambda: _given(events[:n]))  # noqa: B023
+            states.append(story.evolved("evolve is total", view, states[-1], event))
+        story = Story(lambda: _given(events))
+        story.splits(view, events, states)
+        for start in reversed(range(len(events) * idempotent)):
+            law = "a projection that is fed twice equals once"
+            told = f"then the same again, from event {start + 1} on:"
+            again = fold(view, events[start:], states[-1])
+            story.equal(law, states[-1], again, told)
+
+    return laws

@@ -8,7 +8,8 @@ What it finds it shrinks to the shortest list of commands, and tells as a test t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, cast
 
 from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
@@ -16,7 +17,7 @@ from hypothesis.strategies import SearchStrategy
 
 from ..core.decider import fold
 from ._decision import Invariant, broken_by
-from ._domain import Domain, attempt, domain_of
+from ._domain import Domain, Refusals, attempt, domain_of
 from ._text import source
 from .commands import commands_of
 
@@ -49,7 +50,7 @@ def decider_machine(
     commands: SearchStrategy[Any] | None = None,
     *,
     invariants: Sequence[Invariant[Any, Any]] = (),
-    refusals: Sequence[type[Exception]] | None = None,
+    refusals: Refusals = None,
 ) -> type[RuleBasedStateMachine]:
     """Make a state machine whose rule is to give the domain a command.
 
@@ -73,20 +74,20 @@ def decider_machine(
     domain = domain_of(subject)
     drawn = commands_of(subject) if commands is None else commands
 
-    def new() -> _Play:
-        return _Play(domain, tuple(invariants), refusals)
+    def play(commands: Sequence[Any]) -> InvariantBrokenError | None:
+        return _Play(domain, invariants, refusals).all(commands)
 
     class Machine(RuleBasedStateMachine):
         """Gives one command after the other."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.play = new()
+            self.play = _Play(domain, invariants, refusals)
 
         def give(self, command: Any) -> None:
-            error = _failure(self.play, command)
+            error = self.play.all([command])
             if error is not None:
-                raise _shortest(new, error) from error.__cause__
+                raise _shortest(play, error) from error.__cause__
 
     # a rule for each kind of command: Hypothesis leaves some kinds out of each story,
     # and those that end it do not end them all
@@ -106,77 +107,78 @@ def _rule(drawn: SearchStrategy[Any]) -> Callable[[Any, Any], None]:
     return cast("Callable[[Any, Any], None]", rule(command=drawn)(when))
 
 
+@dataclass
 class _Play:
     """One story: the commands, and what came of them."""
 
-    def __init__(
-        self,
-        domain: Domain[Any, Any, Any],
-        invariants: tuple[Invariant[Any, Any], ...],
-        refusals: Sequence[type[Exception]] | None,
-    ) -> None:
-        self.domain = domain
-        self.invariants = invariants
-        self.refusals = refusals
-        self.state: Any = domain.decider.initial
-        self.events: tuple[Any, ...] = ()
-        self.commands: list[Any] = []
+    domain: Domain
+    invariants: Sequence[Invariant[Any, Any]]
+    refusals: Refusals
+    events: tuple[Any, ...] = ()
+    commands: list[Any] = field(default_factory=list[Any])
+
+    def __post_init__(self) -> None:
+        self.state: Any = self.domain.decider.initial
+
+    def all(self, commands: Sequence[Any]) -> InvariantBrokenError | None:
+        """Give what one of the commands breaks, as if it came from nowhere.
+
+        Hypothesis tells bugs apart by where an exception comes from; these are one.
+        """
+        for command in commands:
+            try:
+                self.when(command)
+            except InvariantBrokenError as error:
+                error.__context__ = None
+                return error.with_traceback(None)
+        return None
 
     def when(self, command: Any) -> None:
         self.commands.append(command)
         before = self.events
         try:
-            happened = attempt(self.domain, self.state, command, self.refusals) or ()
-            for event in happened:
+            for event in attempt(self.domain, self.state, command, self.refusals):
                 self.state = fold(self.domain.decider, [event], self.state)
                 self.events = (*self.events, event)
                 for invariant in self.invariants:
-                    self.check(invariant, before, command)
+                    broken = broken_by(self.domain, invariant, self.state, self.events)
+                    if broken is not None:
+                        name = getattr(invariant, "__name__", "invariant")
+                        self.fail(name, broken, before, command, name)
         except InvariantBrokenError:
             raise
-        except Exception as error:
-            name = type(error).__name__
-            test = self.test(before, command, None)
-            raise InvariantBrokenError(
-                name, f"{name}: {error}", test, self.commands
-            ) from error
+        except Exception as error:  # noqa: BLE001 - it is told
+            kind = type(error).__name__
+            self.fail(kind, f"{kind}: {error}", before, command, cause=error)
 
-    def check(
-        self, invariant: Invariant[Any, Any], before: Sequence[Any], command: Any
-    ) -> None:
-        broken = broken_by(self.domain, invariant, self.state, self.events)
-        if broken is not None:
-            test = self.test(before, command, invariant)
-            raise InvariantBrokenError(_name_of(invariant), broken, test, self.commands)
-
-    def test(
+    def fail(
         self,
+        name: str,
+        reason: str,
         events: Sequence[Any],
         command: Any,
-        invariant: Invariant[Any, Any] | None,
-    ) -> str:
-        """Write the test that fails until the bug is gone."""
-        name = "" if invariant is None else _name_of(invariant)
+        invariant: str = "",
+        cause: Exception | None = None,
+    ) -> NoReturn:
+        """Tell it, with the test that fails until the bug is gone."""
         lines = [
-            f"def test_{name or self.domain.name}() -> None:",
+            f"def test_{invariant or self.domain.name}() -> None:",
             f"{_INDENT}given = specs_of({self.domain.name})",
             f"{_INDENT}given(",
             *(f"{2 * _INDENT}{source(event)}," for event in events),
             f"{_INDENT}).when(",
             f"{2 * _INDENT}{source(command)},",
-            f"{_INDENT}).holds({name})",
+            f"{_INDENT}).holds({invariant})",
         ]
         if not events:
             lines[2:4] = [f"{_INDENT}given().when("]
-        return "\n".join(lines)
-
-
-def _name_of(invariant: Invariant[Any, Any]) -> str:
-    return getattr(invariant, "__name__", "invariant")
+        test = "\n".join(lines)
+        raise InvariantBrokenError(name, reason, test, self.commands) from cause
 
 
 def _shortest(
-    new: Callable[[], _Play], error: InvariantBrokenError
+    play: Callable[[Sequence[Any]], InvariantBrokenError | None],
+    error: InvariantBrokenError,
 ) -> InvariantBrokenError:
     """Leave out one command after the other, as long as the same is broken.
 
@@ -184,30 +186,8 @@ def _shortest(
     """
     place = len(error.commands) - 1
     while place >= 0:
-        commands = [*error.commands[:place], *error.commands[place + 1 :]]
-        found = _replayed(new(), commands)
+        found = play([*error.commands[:place], *error.commands[place + 1 :]])
         if found is not None and found.name == error.name:
             error, place = found, min(place, len(found.commands))
         place -= 1
     return error
-
-
-def _replayed(play: _Play, commands: Sequence[Any]) -> InvariantBrokenError | None:
-    for command in commands:
-        error = _failure(play, command)
-        if error is not None:
-            return error
-    return None
-
-
-def _failure(play: _Play, command: Any) -> InvariantBrokenError | None:
-    """Give what the command breaks, as if it came from nowhere.
-
-    Hypothesis tells bugs apart by where an exception comes from; these are one.
-    """
-    try:
-        play.when(command)
-    except InvariantBrokenError as error:
-        error.__context__ = None
-        return error.with_traceback(None)
-    return None

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -103,6 +102,13 @@ def _missing(reason: str) -> NoReturn:
     pytest.fail(reason, pytrace=False)
 
 
+def _check_driver(back_end: str) -> None:
+    from .back_ends import missing  # noqa: PLC0415 - see above
+
+    if reason := missing(back_end):
+        _missing(reason)
+
+
 @pytest.fixture(scope="session")
 def evsrc_postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Give the DSN of the run's PostgreSQL server; its role is the superuser."""
@@ -123,43 +129,38 @@ def evsrc_postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
             yield server.url
 
 
+def _database(url: str) -> Iterator[str]:
+    _check_driver("postgresql")
+    from .databases import fresh_database  # noqa: PLC0415 - see above
+
+    with fresh_database(url) as own:
+        yield own
+
+
 @pytest.fixture
 def evsrc_postgres_database(evsrc_postgres_url: str) -> Iterator[str]:
     """Give the DSN of a new, empty database, which is dropped after the test."""
-    if find_spec("asyncpg") is None:
-        _missing("asyncpg is not installed: pip install 'evsrc-py[postgresql]'")
-    from .databases import fresh_database  # noqa: PLC0415 - see above
-
-    with fresh_database(evsrc_postgres_url) as url:
-        yield url
+    yield from _database(evsrc_postgres_url)
 
 
 @pytest.fixture(scope="session")
 def evsrc_shared_database(evsrc_postgres_url: str) -> Iterator[str]:
     """Give the DSN of a database for all tests; each store has a prefix of its own."""
-    if find_spec("asyncpg") is None:
-        _missing("asyncpg is not installed: pip install 'evsrc-py[postgresql]'")
-    from .databases import fresh_database  # noqa: PLC0415 - see above
-
-    with fresh_database(evsrc_postgres_url) as url:
-        yield url
+    yield from _database(evsrc_postgres_url)
 
 
 @pytest.fixture(params=BACK_ENDS)
 def evsrc_back_end(request: pytest.FixtureRequest) -> str:
     """Give the name of the back end in turn."""
-    from .back_ends import missing  # noqa: PLC0415 - see above
-
     back_end: str = request.param
-    if reason := missing(back_end):
-        _missing(reason)
+    _check_driver(back_end)
     return back_end
 
 
 @pytest.fixture
 def evsrc_codec() -> Codec[Any]:
     """Give the codec of the stores: that of the suites, unless you override this."""
-    from .conformance import CODEC  # noqa: PLC0415 - see above
+    from ._bench import CODEC  # noqa: PLC0415 - see above
 
     return CODEC
 
@@ -172,9 +173,9 @@ def evsrc_open_store(
     request: pytest.FixtureRequest,
 ) -> OpenStore:
     """Give what opens the store of this test; await it; options go to the store."""
-    from .back_ends import opener, server_of  # noqa: PLC0415 - see above
+    from .back_ends import is_server, opener  # noqa: PLC0415 - see above
 
     url = ""
-    if server_of(evsrc_back_end) == "postgresql":
+    if is_server(evsrc_back_end):
         url = request.getfixturevalue("evsrc_shared_database")
     return opener(evsrc_back_end, tmp_path, evsrc_codec, url=url)

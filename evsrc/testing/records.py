@@ -14,21 +14,17 @@ promise of `evsrc.ports` is broken:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeAlias, TypeVar
-from uuid import uuid4
+from typing import Final
 
 from msgspec.structs import replace
 
 from ..core.errors import CheckpointError
-from ..core.event import StreamName
 from ..core.snapshot import Snapshot
 from ..ports import (
     START,
     Checkpoint,
     Checkpoints,
-    DeadLetter,
     DeadLetters,
     Leases,
     SaveCheckpoint,
@@ -36,42 +32,7 @@ from ..ports import (
     SaveSnapshot,
     Snapshots,
 )
-
-CheckpointCheck: TypeAlias = Callable[[Checkpoints], Awaitable[None]]
-SnapshotCheck: TypeAlias = Callable[[Snapshots], Awaitable[None]]
-DeadLetterCheck: TypeAlias = Callable[[DeadLetters], Awaitable[None]]
-LeaseCheck: TypeAlias = Callable[[Leases], Awaitable[None]]
-
-X = TypeVar("X", bound=Exception)
-NOW: Final = datetime(2026, 5, 4, 3, 2, 1, 654321, tzinfo=UTC)
-_SOON: Final = timedelta(seconds=5)
-
-
-def letter(n: int) -> DeadLetter:
-    """Make a dead letter; a higher *n* failed later."""
-    return DeadLetter(
-        subscription="reader",
-        event_id=uuid4(),
-        type="fact",
-        data=b'{"n":%d}\xff\x00' % n,
-        error="ValueError: no",
-        stacktrace="line 1",
-        attempts=n,
-        first_failed_at=NOW + timedelta(seconds=n),
-        last_failed_at=NOW + timedelta(seconds=n, microseconds=1),
-        stream=StreamName("suite", "a"),
-        position=n,
-    )
-
-
-async def refuses(error: type[X], call: Awaitable[Any]) -> X:
-    """Check that *call* raises *error*; give what it raised."""
-    try:
-        outcome = await call
-    except error as raised:
-        return raised
-    raise AssertionError(f"expected {error.__name__}, got {outcome}")
-
+from ._bench import HOSTILE, NOW, SOON, checks_of, letter, refuses, some
 
 # Checkpoints.
 
@@ -117,7 +78,7 @@ async def lets_one_worker_move_a_checkpoint(kept: Checkpoints) -> None:
 
 async def takes_any_checkpoint(kept: Checkpoints) -> None:
     """Names are data, and a position has up to 63 bits."""
-    for name in ("it's", '"; DROP TABLE x; --', "%", "日本\U0001f680", " ", "a:b|c"):
+    for name in HOSTILE:
         await kept.save(SaveCheckpoint(name, 2**63 - 1))
         assert await kept.load(name) == Checkpoint(name, 2**63 - 1)
 
@@ -200,51 +161,36 @@ async def changes_dead_letters_once(kept: DeadLetters) -> None:
 async def leases_to_one_at_a_time(kept: Leases) -> None:
     """One of many gets a lease; it can be renewed, released, and taken when over."""
     over = timedelta(0)
-    won = await asyncio.gather(*(kept.acquire("x", str(n), _SOON) for n in range(9)))
+    won = await asyncio.gather(*(kept.acquire("x", str(n), SOON) for n in range(9)))
     (first,) = [lease for lease in won if lease is not None]
     now = datetime.now(UTC)
-    assert now - _SOON < first.until < now + 2 * _SOON
+    assert now - SOON < first.until < now + 2 * SOON
     assert first.owner == str(won.index(first))
-    assert await kept.acquire("y", "other", _SOON) is not None, "names are separate"
-    longer = await kept.renew(first, 2 * _SOON)
-    assert longer is not None
+    assert await kept.acquire("y", "other", SOON) is not None, "names are separate"
+    longer = some(await kept.renew(first, 2 * SOON))
     assert (longer.token, longer.owner) == (first.token, first.owner)
     assert longer.until > first.until
-    second = await kept.acquire("x", first.owner, over)
-    assert second is not None
+    second = some(await kept.acquire("x", first.owner, over))
     assert second.token > first.token
-    assert await kept.renew(longer, _SOON) is None, "a lost lease was renewed"
+    assert await kept.renew(longer, SOON) is None, "a lost lease was renewed"
     await kept.release(longer)
     assert await kept.renew(second, over) is not None, "over, but nobody took it"
-    third = await kept.acquire("x", "thief", _SOON)
-    assert third is not None
+    third = some(await kept.acquire("x", "thief", SOON))
     assert third.token > second.token
     await kept.release(second)
-    assert await kept.acquire("x", first.owner, _SOON) is None, "a thief lost his lease"
+    assert await kept.acquire("x", first.owner, SOON) is None, "a thief lost his lease"
     await kept.release(third)
     await kept.release(third)
-    assert await kept.renew(third, _SOON) is None, "a released lease was renewed"
-    fourth = await kept.acquire("x", first.owner, _SOON)
-    assert fourth is not None
+    assert await kept.renew(third, SOON) is None, "a released lease was renewed"
+    fourth = some(await kept.acquire("x", first.owner, SOON))
     assert fourth.token > third.token
 
 
-checkpoint_checks: Final[tuple[CheckpointCheck, ...]] = (
-    moves_checkpoints,
-    forgets_checkpoints,
-    lets_one_worker_move_a_checkpoint,
-    takes_any_checkpoint,
-)
+checkpoint_checks: Final = checks_of(__name__, "Checkpoints")
 """Each takes fresh `Checkpoints`."""
-snapshot_checks: Final[tuple[SnapshotCheck, ...]] = (
-    keeps_the_last_snapshot,
-    forgets_snapshots,
-)
+snapshot_checks: Final = checks_of(__name__, "Snapshots")
 """Each takes fresh `Snapshots`."""
-dead_letter_checks: Final[tuple[DeadLetterCheck, ...]] = (
-    keeps_dead_letters,
-    changes_dead_letters_once,
-)
+dead_letter_checks: Final = checks_of(__name__, "DeadLetters")
 """Each takes fresh `DeadLetters`."""
-lease_checks: Final[tuple[LeaseCheck, ...]] = (leases_to_one_at_a_time,)
+lease_checks: Final = checks_of(__name__, "Leases")
 """Each takes fresh `Leases`, whose clock is that of the test."""

@@ -266,12 +266,7 @@ class SharedFolder(NamedTuple):
 
 
 def start_shared(folder: Path) -> str:
-    """Give the DSN of the server of a `SharedFolder`; the first to ask starts it.
-
-    Raises:
-        PostgresNotFoundError: no server is installed.
-        PostgresStartError: it did not start.
-    """
+    """Give the DSN of the server of a `SharedFolder`; the first to ask starts it."""
     url = folder / "url"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from .clock import StuckError, VirtualLoop, virtual_loop
+from .clock import StuckError, virtual_loop
 from .history import History
 from .invariants import broken
 from .world import Chaos, World
@@ -75,36 +75,27 @@ def simulate(scenario: Scenario, *, seed: int, chaos: Chaos | None = None) -> Ru
         SimulationError: an invariant does not hold, a worker failed with an error that
             is not evsrc's, or somebody waits for ever. It says what and shows the end.
     """
-    loop = virtual_loop(seed, step=_STEP)
-    world = World(loop, seed, chaos or Chaos())
     before = random.getstate()
     random.seed(seed)  # the jitter of the library itself
     try:
-        with _quiet():
-            problems = _run(loop, world, scenario)
+        with _quiet(), virtual_loop(seed, step=_STEP) as loop:
+            loop.set_exception_handler(lambda _loop, _told: None)
+            world = World(loop, seed, chaos or Chaos())
+            try:
+                loop.run_until_complete(_main(world, scenario))
+            except (StuckError, AssertionError, TimeoutError) as error:
+                world.problems.append(f"{type(error).__name__}: {error}")
     finally:
         random.setstate(before)
+    problems = [*world.problems, *broken(world.history)]
     if problems:
         raise SimulationError(seed, problems, world.trace)
     return Run(seed, world.history, world.trace, loop.time())
 
 
-def _run(loop: VirtualLoop, world: World, scenario: Scenario) -> list[str]:
-    """Run it to its end; give what is wrong."""
-
-    async def main() -> None:
-        await scenario(world)
-        await world.settle()
-
-    try:
-        loop.run_until_complete(main())
-    except (StuckError, AssertionError, TimeoutError) as error:
-        world.problems.append(f"{type(error).__name__}: {error}")
-    finally:
-        loop.run_up()
-        loop.close()
-    world.history.log = world.log
-    return [*world.problems, *broken(world.history)]
+async def _main(world: World, scenario: Scenario) -> None:
+    await scenario(world)
+    await world.settle()
 
 
 @contextmanager
@@ -130,10 +121,12 @@ def simulations(
     """
     totals = Counter[str]()
     for seed in range(first, first + runs):
-        run = simulate(scenario, seed=seed, chaos=chaos)
-        totals["runs"] += 1
-        totals["events"] += len(run.history.log)
-        totals["commands"] += len(run.history.decisions)
-        totals["crashes"] += run.history.crashes
-        totals["faults"] += run.history.faults
+        history = simulate(scenario, seed=seed, chaos=chaos).history
+        totals.update(
+            runs=1,
+            events=len(history.log),
+            commands=len(history.decisions),
+            crashes=history.crashes,
+            faults=history.faults,
+        )
     return dict(totals)

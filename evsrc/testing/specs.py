@@ -12,78 +12,60 @@
 A sentence that is not true raises AssertionError, which shows both sides.
 """
 
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, Generic, Protocol, TypeVar, overload
+from collections.abc import Callable, Collection, Sequence
+from operator import itemgetter
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
 from uuid import UUID
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from ..core.boundary import QueryDecider
+from ..core.boundary import DecisionModel, QueryDecider, evolved
 from ..core.codec import Codec
 from ..core.decider import Decider, fold
-from ..core.event import StreamName
+from ..core.event import Recorded, StreamName
+from ..core.expectation import matches
 from ..core.view import View
 from ..facade.aggregate import AggregateRoot
 from ..facade.events import DomainEvent
-from ._boundary import Boundary, BoundarySpec, StreamOf
 from ._decision import Decision, Past, claim, fail
 from ._domain import ANY_ID, Domain, domain_of
 from ._text import differences, same, source
+from .assertions import recorded
 
 S = TypeVar("S")
 C = TypeVar("C")
 E = TypeVar("E")
 A = TypeVar("A", bound=AggregateRoot[Any])
+E_contra = TypeVar("E_contra", contravariant=True)
+P_co = TypeVar("P_co", covariant=True)
+StreamOf: TypeAlias = Callable[[Any], StreamName]
 
 
 def _somewhere(_event: object) -> StreamName:
     return StreamName("test", "1")
 
 
-class Given(Protocol[S, C, E]):
-    """Say what happened so far, for a decider or a class."""
+class Given(Protocol[E_contra, P_co]):
+    """Say what happened so far; it is the start of a sentence."""
 
-    def __call__(self, *events: E) -> Spec[S, C, E]:
-        """Give the start of a sentence."""
-        ...
-
-
-class GivenInside(Protocol[S, C, E]):
-    """Say what happened so far inside the boundary of a decision."""
-
-    def __call__(self, *events: E) -> BoundarySpec[S, C, E]:
-        """Give the start of a sentence."""
-        ...
-
-
-class GivenSeen(Protocol[S, E]):
-    """Say what a view has seen."""
-
-    def __call__(self, *events: E) -> ViewSpec[S, E]:
+    def __call__(self, *events: E_contra) -> P_co:
         """Give the start of a sentence."""
         ...
 
 
 @overload
-def specs_of(subject: View[S, E]) -> GivenSeen[S, E]: ...
+def specs_of(subject: View[S, E]) -> Given[E, ViewSpec[S, E]]: ...
 @overload
 def specs_of(
-    subject: Decider[S, C, E],
-    *,
-    within: Callable[[C, E], bool] | None = None,
-) -> Given[S, C, E]: ...
+    subject: Decider[S, C, E], *, within: Callable[[C, E], bool] | None = None
+) -> Given[E, Spec[S, C, E]]: ...
 @overload
 def specs_of(
-    subject: QueryDecider[S, C, E],
-    *,
-    codec: Codec[E],
-    stream: StreamOf = _somewhere,
-) -> GivenInside[S, C, E]: ...
+    subject: QueryDecider[S, C, E], *, codec: Codec[E], stream: StreamOf = _somewhere
+) -> Given[E, BoundarySpec[S, C, E]]: ...
 @overload
 def specs_of(
     subject: type[A],
@@ -91,7 +73,7 @@ def specs_of(
     within: Callable[[Callable[[A], object], DomainEvent], bool] | None = None,
     id: UUID = ANY_ID,
     compare: Collection[str] = (),
-) -> Given[Any, Callable[[A], object], DomainEvent]: ...
+) -> Given[DomainEvent, Spec[Any, Callable[[A], object], DomainEvent]]: ...
 def specs_of(
     subject: Any,
     *,
@@ -135,13 +117,14 @@ def specs_of(
         return lambda *events: BoundarySpec(events, boundary)
     domain = domain_of(subject, id=id)
     domain = replace(domain, ignoring=domain.ignoring - set(compare))
-    return lambda *events: Spec(events, domain, within)
+    spec: type[Spec[Any, Any, Any]] = Spec
+    return lambda *events: spec(events, domain, within)
 
 
 class Spec(Past[E], Generic[S, C, E], frozen=True):
     """What happened so far."""
 
-    domain: Domain[S, C, E]
+    domain: Domain
     within: Callable[[C, E], bool] | None = None
 
     def when(self, command: C) -> Decision[Spec[S, C, E], S, C, E]:
@@ -190,3 +173,74 @@ class ViewSpec(Past[E], Generic[S, E], frozen=True):
                 told = f"then the same again, from {source(self.events[n])} on"
                 fail(self, told, *differences(state, again))
         return self
+
+
+class Boundary(Struct, Generic[S, C, E], frozen=True):
+    """A decider on queries, and how its events are stored."""
+
+    decider: QueryDecider[S, C, E]
+    codec: Codec[E]
+    stream: StreamOf
+
+    def stored(self, event: E) -> Recorded[E]:
+        """Show an event as the log would; what could not be stored is refused."""
+        return recorded(event, stream=self.stream(event), codec=self.codec)[0]
+
+    def domain(self, model: DecisionModel[S, E], before: int) -> Domain:
+        """See the decider as one on a stream, for a command that *model* belongs to.
+
+        Its state is the model's, and the position of the last event.
+        """
+
+        def decide(state: tuple[int, S], command: C) -> Sequence[E]:
+            happened = tuple(self.decider.decide(state[1], command))
+            for event in happened:
+                self.stored(event)
+            return happened
+
+        def evolve(state: tuple[int, S], event: E) -> tuple[int, S]:
+            found, at = self.stored(event), state[0] + 1
+            if not asks(model, found):
+                return at, state[1]
+            return at, evolved(model, state[1], replace(found, position=at, version=at))
+
+        decider = Decider(decide, evolve, (before, model.initial))
+        return Domain(decider, "decider", itemgetter(1), frozenset())
+
+
+class BoundarySpec(Past[E], Generic[S, C, E], frozen=True):
+    """What happened so far: inside the boundary, and beside it."""
+
+    boundary: Boundary[S, C, E]
+    others: tuple[E, ...] = ()
+
+    def beside(self, *others: E) -> BoundarySpec[S, C, E]:
+        """Let something happen, before all else, that the decision must not know of."""
+        return replace(self, others=(*self.others, *others))
+
+    def when(self, command: C) -> Decision[BoundarySpec[S, C, E], S, C, E]:
+        """Ask for something.
+
+        Raises:
+            AssertionError: the model of *command* does not ask for a given event, or
+                asks for one beside it.
+        """
+        __tracebackhide__ = True
+        model = self.boundary.decider.model(command)
+        inside = len(self.others)
+        for n, event in enumerate((*self.others, *self.events)):
+            found = self.boundary.stored(event)
+            asked = asks(model, found)
+            if asked != (n >= inside):
+                told = "asks for" if asked else "does not ask for"
+                raise AssertionError(
+                    f"the decision on {source(command)} {told} {source(event)}, which "
+                    f"is stored as {found.type!r} with the tags {sorted(found.tags)}, "
+                    f"since its query is {model.query}"
+                )
+        return Decision(self, self.boundary.domain(model, inside), command)
+
+
+def asks(model: DecisionModel[Any, E], found: Recorded[E]) -> bool:
+    """Tell whether an event is one that a model asks for."""
+    return matches(model.query, found.stream.category, found.type, found.tags)

@@ -6,9 +6,6 @@
 in combination.
 """
 
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import asyncio
@@ -53,7 +50,7 @@ from ..ports import (
     SaveDeadLetter,
     Write,
 )
-from .conformance import CODEC, Fact, Note
+from ._bench import CODEC, Fact, Note
 
 MakeStore: TypeAlias = Callable[[Path], Awaitable[EventStore[Any]]]
 """Opens the store of a folder, made with `CODEC`; a new folder is a new, empty store.
@@ -111,34 +108,30 @@ class _Model:
 
     def append(self, wanted: list[Write[Any]]) -> Any:
         """Give what the store should say; change nothing unless it is accepted."""
-        before = list(self.log)
-        verdict = self._judge(wanted)
-        if isinstance(verdict, Conflict) or verdict is DuplicateEventError:
-            self.log = before
-            return self._repeated(wanted) or verdict
-        return verdict
-
-    def _judge(self, wanted: list[Write[Any]]) -> Any:
+        log = list(self.log)
+        verdict: Any = None
         for write in wanted:
-            version = len(self.stream(write.stream))
+            version = sum(stream == write.stream for stream, _, _ in log)
             if not satisfies(write.expected, version):
-                return Conflict(write.stream, write.expected, version)
-            for n, new in enumerate(write.events, 1):
-                self.log.append((write.stream, version + n, new))
-        used = [new.id for _, _, new in self.log]
-        return DuplicateEventError if len(set(used)) < len(used) else "appended"
+                verdict = Conflict(write.stream, write.expected, version)
+                break
+            for n, new in enumerate(write.events, version + 1):
+                log.append((write.stream, n, new))
+        if verdict is None and len({new.id for _, _, new in log}) < len(log):
+            verdict = DuplicateEventError
+        if verdict is not None:
+            return "repeated" if self._repeated(wanted) else verdict
+        self.log = log
+        return "appended"
 
-    def _repeated(self, wanted: list[Write[Any]]) -> str | None:
+    def _repeated(self, wanted: list[Write[Any]]) -> bool:
+        places = {new.id: (stream, version) for stream, version, new in self.log}
         for write in wanted:
-            places = {new.id: (s, v) for s, v, new in self.log}
             found = [places.get(new.id) for new in write.events]
-            first = found[0]
-            if first is None:
-                return None
-            expected = [(write.stream, first[1] + n) for n in range(len(found))]
-            if found != expected:
-                return None
-        return "repeated"
+            _, first = found[0] or (None, 0)
+            if found != [(write.stream, first + n) for n in range(len(found))]:
+                return False
+        return True
 
 
 def store_machine(
@@ -159,33 +152,24 @@ def store_machine(
         the class; its attribute `TestCase` is what pytest runs, and `TestCase.settings`
         says how many examples.
     """
-
-    class Machine(_StoreMachine):
-        """The machine of one store."""
-
-        async def open(self) -> EventStore[Any]:
-            return await make_store(Path(self.folder.name))
-
-    Machine.durable, Machine.dense = durable, dense
-    return Machine
+    options = {"make": staticmethod(make_store), "durable": durable, "dense": dense}
+    return type("Machine", (_StoreMachine,), options)
 
 
 class _StoreMachine(RuleBasedStateMachine):
     """Random appends, reads and checkpoints; subclasses say which store."""
 
+    make: MakeStore
     durable: bool
     dense: bool
     store: EventStore[Any]
-
-    async def open(self) -> EventStore[Any]:
-        raise NotImplementedError
 
     @initialize()
     def start(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
         self.model = _Model()
-        self.store = self.wait(self.open())
+        self.store = self.wait(self.make(Path(self.folder.name)))
 
     def wait(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
@@ -195,6 +179,15 @@ class _StoreMachine(RuleBasedStateMachine):
             self.wait(self.store.close())
             self.loop.close()
             self.folder.cleanup()
+
+    def ask(self, *calls: Awaitable[Any]) -> list[Any]:
+        """Make calls together; give what each gave or raised."""
+
+        async def gathered() -> list[Any]:
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        outcomes: list[Any] = self.wait(gathered())
+        return outcomes
 
     def expect(self, outcome: Any, expected: Any) -> None:
         if isinstance(expected, Conflict):
@@ -208,13 +201,13 @@ class _StoreMachine(RuleBasedStateMachine):
     @rule(wanted=writes)
     def append(self, wanted: list[Write[Any]]) -> None:
         expected = self.model.append(wanted)
-        (outcome,) = self.wait(_gathered(self.store.append(*wanted)))
+        (outcome,) = self.ask(self.store.append(*wanted))
         self.expect(outcome, expected)
 
     @rule(wanted=st.lists(writes, min_size=2, max_size=6))
     def append_together(self, wanted: list[list[Write[Any]]]) -> None:
         expected = [self.model.append(each) for each in wanted]
-        outcomes = self.wait(_gathered(*(self.store.append(*each) for each in wanted)))
+        outcomes = self.ask(*(self.store.append(*each) for each in wanted))
         for outcome, verdict in zip(outcomes, expected, strict=True):
             self.expect(outcome, verdict)
 
@@ -236,23 +229,22 @@ class _StoreMachine(RuleBasedStateMachine):
     @rule(query=queries, start=st.integers(0, 12), limit=st.integers(1, 5))
     def read_log(self, query: Any, start: int, limit: int) -> None:
         positions = [0, *self.positions()]
+        after = positions[min(start, len(self.model.log))]
         expected = [
             (position, stream, version, new.id)
             for position, (stream, version, new) in zip(
                 positions[1:], self.model.log, strict=True
             )
-            if position > positions[min(start, len(self.model.log))]
+            if position > after
             and matches(query, stream.category, CODEC.name(new.event))
         ]
-        found, after = [], positions[min(start, len(self.model.log))]
-        while True:
+        found, head = [], after + 1
+        while after < head:
             page = self.wait(self.store.read_all(query, after=after, limit=limit))
             assert len(page.events) <= limit
             assert page.head >= positions[-1]
             found += [(r.position, r.stream, r.version, r.id) for r in page.events]
-            after = page.reached
-            if after >= page.head:
-                break
+            after, head = page.reached, page.head
         assert found == expected
 
     def positions(self) -> list[int]:
@@ -269,7 +261,7 @@ class _StoreMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         assert self.wait(self.store.verify()) == ()
         self.wait(self.store.close())
-        self.store = self.wait(self.open())
+        self.store = self.wait(self.make(Path(self.folder.name)))
 
     @rule(
         name=st.sampled_from("xy"),
@@ -278,11 +270,8 @@ class _StoreMachine(RuleBasedStateMachine):
     )
     def save_checkpoint(self, name: str, position: int, after: int | None) -> None:
         kept = self.model.checkpoints
-        (outcome,) = self.wait(
-            _gathered(
-                self.store.checkpoints.save(SaveCheckpoint(name, position, after))
-            )
-        )
+        change = SaveCheckpoint(name, position, after)
+        (outcome,) = self.ask(self.store.checkpoints.save(change))
         if after is not None and kept.get(name, 0) != after:
             assert isinstance(outcome, CheckpointError)
         else:
@@ -301,7 +290,7 @@ class _StoreMachine(RuleBasedStateMachine):
         fenced = held is None or held.token != token
         before = list(self.model.log)
         expected = "appended" if wanted is None else self.model.append(wanted)
-        (outcome,) = self.wait(_gathered(self.store.append(*wanted or (), also=also)))
+        (outcome,) = self.ask(self.store.append(*wanted or (), also=also))
         if fenced and expected == "appended":
             self.model.log = before
             assert isinstance(outcome, LeaseLostError)
@@ -331,18 +320,17 @@ class _StoreMachine(RuleBasedStateMachine):
         limit=st.integers(0, 4),
     )
     def list_letters(self, subscription: str | None, status: Any, limit: int) -> None:
+        all = self.model.letters.values()
         expected = [
             letter
-            for letter in self.model.letters.values()
+            for letter in sorted(all, key=lambda x: (*_age(x), x.event_id))
             if subscription in (None, letter.subscription)
             and status in (None, letter.status)
         ]
-        expected.sort(key=lambda x: (x.first_failed_at, x.position, x.event_id))
         listed = self.wait(
             self.store.dead_letters.list(subscription, status=status, limit=limit)
         )
-        ages = [(x.first_failed_at, x.position) for x in expected[:limit]]
-        assert [(x.first_failed_at, x.position) for x in listed] == ages
+        assert list(map(_age, listed)) == list(map(_age, expected[:limit]))
         assert len(set(listed)) == len(listed)
         assert set(listed) <= set(expected)
 
@@ -401,5 +389,5 @@ class _StoreMachine(RuleBasedStateMachine):
         ]
 
 
-async def _gathered(*work: Any) -> Any:
-    return await asyncio.gather(*work, return_exceptions=True)
+def _age(letter: DeadLetter) -> tuple[datetime, int]:
+    return letter.first_failed_at, letter.position

@@ -4,9 +4,6 @@
 and reads back equal. (`hypothesis.strategies.from_type` knows nothing of `Meta`.)
 """
 
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 import inspect
@@ -117,6 +114,12 @@ def _check_overrides(overrides: Overrides) -> None:
                 )
 
 
+def _size(limits: Limits) -> dict[str, Any]:
+    low = limits.get("min_length", 0)
+    most = min(limits.get("max_length", low + MOST), low + MOST)
+    return {"min_size": low, "max_size": most}
+
+
 def _hashable(hint: Any) -> bool:
     try:
         hash(hint)
@@ -179,28 +182,22 @@ class _Builder:
             possible = [part for part in parts if part is not None]
             return st.tuples(*possible) if len(possible) == len(parts) else None
         item: Any = items[0] if items else Any
-        low = limits.get("min_length", 0)
         unique = make in (set, frozenset, pset)
         drawn = json_scalars() if unique and item is Any else self.draw(item, depth)
         if drawn is None:
-            return None if low else st.builds(make)
-        high = limits.get("max_length", low + MOST)
-        size = {"min_size": low, "max_size": min(high, low + MOST)}
-        return st.lists(drawn, unique=unique, **size).map(make)
+            return None if limits.get("min_length") else st.builds(make)
+        return st.lists(drawn, unique=unique, **_size(limits)).map(make)
 
     def mapping(
         self, origin: Any, items: Sequence[Any], depth: int, limits: Limits
     ) -> SearchStrategy[Any] | None:
         key, value = items or (str, Any)
         make: Callable[[Any], Any] = pmap if origin is PMap else dict
-        low = limits.get("min_length", 0)
         drawn = self.draw(value, depth)
         if drawn is None:
-            return None if low else st.builds(make)
-        high = limits.get("max_length", low + MOST)
+            return None if limits.get("min_length") else st.builds(make)
         keys = self.keys(key, depth)
-        size = {"min_size": low, "max_size": min(high, low + MOST)}
-        return st.dictionaries(keys, drawn, **size).map(make)
+        return st.dictionaries(keys, drawn, **_size(limits)).map(make)
 
     def keys(self, hint: Any, depth: int) -> SearchStrategy[Any]:
         """Draw keys of a JSON object: texts, which a union may read as another type."""
@@ -226,12 +223,11 @@ class _Builder:
             depth -= 1
             if depth < 0:
                 return None
-        key = (hint, depth)
-        if not _hashable(key):
+        if not _hashable(hint):
             return self.record(hint, depth)
-        if key not in self.made:
-            self.made[key] = self.record(hint, depth)
-        return self.made[key]
+        if (hint, depth) not in self.made:
+            self.made[hint, depth] = self.record(hint, depth)
+        return self.made[hint, depth]
 
     def record(self, hint: Any, depth: int) -> SearchStrategy[Any] | None:
         cls: Any = get_origin(hint) or hint
@@ -268,24 +264,19 @@ def _typed_dicts(
     hint: Any, fields: Mapping[str, SearchStrategy[Any] | None]
 ) -> SearchStrategy[Any] | None:
     cls: Any = get_origin(hint) or hint
-    hints = field_hints(hint)
-
-    def is_required(name: str) -> bool:
+    required: dict[str, Any] = {}
+    optional: dict[str, Any] = {}
+    for name, inner in field_hints(hint).items():
         # the class itself does not see through annotations that are texts
-        wrapper = get_origin(hints[name])
+        wrapper, needed = get_origin(inner), name in cls.__required_keys__
         if wrapper in (Required, NotRequired):
-            return wrapper is Required
-        return name in cls.__required_keys__
-
-    required = {name: drawn for name, drawn in fields.items() if is_required(name)}
-    if None in required.values():
-        return None
-    optional = {
-        name: drawn
-        for name, drawn in fields.items()
-        if name not in required and drawn is not None
-    }
-    return st.fixed_dictionaries(cast("Any", required), optional=optional)
+            needed = wrapper is Required
+        drawn = fields[name]
+        if drawn is not None:
+            (required if needed else optional)[name] = drawn
+        elif needed:
+            return None
+    return st.fixed_dictionaries(required, optional=optional)
 
 
 def _maker(cls: Any) -> Callable[..., Any]:
@@ -322,16 +313,16 @@ def _of_domain_event(cls: type[DomainEvent], name: str) -> SearchStrategy[Any] |
 def _recursive(hint: Any) -> bool:
     cls = get_origin(hint) or hint
     seen: set[Any] = set()
-    left = [field_hints(hint).values()]
+    left = [hint]
     while left:
-        for inner in left.pop():
+        for inner in field_hints(left.pop()).values():
             for found in _records_in(inner):
                 origin = get_origin(found) or found
                 if origin is cls:
                     return True
                 if origin not in seen:
                     seen.add(origin)
-                    left.append(field_hints(found).values())
+                    left.append(found)
     return False
 
 

@@ -1,8 +1,5 @@
 """Check the laws of upcasters, over old events that Hypothesis thinks up."""
 
-# values and types of any shape are looked at, which strict typing cannot follow
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -14,7 +11,7 @@ from hypothesis import given
 
 from ..core.codec import dec_hook, enc_hook
 from ..core.upcast import SHAPE, Body, Chain
-from ._law import break_law, changed, told_of, tried
+from ._law import Story, changed
 from ._text import differences, source
 from .strategies import values
 
@@ -47,46 +44,33 @@ def upcaster_laws(
     @given(event=values(old))
     def laws(event: Any) -> None:
         body: Body = msgspec.to_builtins(event, enc_hook=enc_hook, str_keys=True)
-        stored = deepcopy(body)
-        shapes = _shapes(upcasters, body, source(event))
+        stored, story = deepcopy(body), Story(lambda: source(event))
+        shapes = _shapes(upcasters, body, story)
         for shape, between in enumerate(shapes, 1):
             whole = upcasters({SHAPE: shape, **between})
-            if whole != shapes[-1]:
-                told = differences(shapes[-1], whole)
-                break_law("upcasters compose", source(event), *told)
+            story.equal("upcasters compose", shapes[-1], whole)
         if upcasters(body) != shapes[-1] or body != stored:
-            break_law("an upcaster is pure", source(event))
-        _agree(event, shapes[-1], new, agree)
+            story.broken("an upcaster is pure")
+        today = story.total(
+            "what is upcast is a valid event of today",
+            lambda: msgspec.convert(shapes[-1], new, str_keys=True, dec_hook=dec_hook),
+        )
+        if not agree(event, today):
+            story.broken("old and new agree", f"upcast to {source(today)}")
 
     return laws
 
 
-def _shapes(upcasters: Chain, body: Body, story: str) -> list[Body]:
+def _shapes(upcasters: Chain, body: Body, story: Story) -> list[Body]:
     """Give the body in each of its shapes."""
     shapes = [deepcopy(body)]
     for step in upcasters.steps:
         last = deepcopy(shapes[-1])
         name = getattr(step, "__name__", repr(step))
-        after, error = tried(lambda: step(last))  # noqa: B023 - called at once
-        if error is not None:
-            break_law(
-                "an upcaster is total", story, f"{name}: {told_of(error)}", cause=error
-            )
-        again = step(deepcopy(shapes[-1]))
+        after = story.total("an upcaster is total", lambda: step(last), f"{name}: ")  # noqa: B023 - called at once
         found = changed(f"the argument of {name}", shapes[-1], last)
-        found += differences(after, again)
+        found += differences(after, step(deepcopy(shapes[-1])))
         if found:
-            break_law("an upcaster is pure", story, *found)
+            story.broken("an upcaster is pure", *found)
         shapes.append(after)
     return shapes
-
-
-def _agree(event: Any, body: Body, new: Any, agree: Callable[[Any, Any], bool]) -> None:
-    law, story = "what is upcast is a valid event of today", source(event)
-    today, error = tried(
-        lambda: msgspec.convert(body, new, str_keys=True, dec_hook=dec_hook)
-    )
-    if error is not None:
-        break_law(law, story, str(error), cause=error)
-    if not agree(event, today):
-        break_law("old and new agree", story, f"upcast to {source(today)}")

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
 from ..core.decider import Decider
-from ..core.errors import AppendOutcomeUnknownError, OptimisticLockError, StoreError
+from ..core.errors import OptimisticLockError, StoreError
 from ..core.event import Metadata, NewEvent, Recorded, StreamName
 from ..core.policy import Failure, Outcome, Skip
 from ..core.snapshot import Snapshotting
@@ -27,14 +28,15 @@ from ..runtime.projection import ViewProjection
 from ..runtime.subscribe import Subscription, subscribe
 from ..runtime.transact import Decided, transact
 from .faults import Call, intercepted
-from .history import Attempt, Decision, Life, Projected, Subscribed
+from .history import Decision, Life, Subscribed
 
 if TYPE_CHECKING:
     from .world import World
 
 S = TypeVar("S")
 C = TypeVar("C")
-_FOR_EVER: Final = timedelta(days=36_500)
+T = TypeVar("T")
+_A_WHILE: Final = timedelta(seconds=1)
 _BEYOND: Final = 2**62  # a position that no log reaches
 
 owner: ContextVar[Worker | None] = ContextVar("owner", default=None)
@@ -66,15 +68,10 @@ class Worker:
 
     # Life and death.
 
-    async def live(
-        self, work: Callable[[Worker], Awaitable[object]]
-    ) -> BaseException | None:
+    async def live(self, work: Work) -> BaseException | None:
         """Do the work; give the error that ended it, if one did."""
-        loop = asyncio.get_running_loop()
-        crash = self._crash = loop.create_future()
-        context = copy_context()
-        context.run(owner.set, self)
-        task = context.run(loop.create_task, _begin(work, self))
+        crash = self._crash = asyncio.get_running_loop().create_future()
+        task = start(work(self), self)
         await asyncio.wait([task, crash], return_when=asyncio.FIRST_COMPLETED)
         if crash.done():
             return Crash()
@@ -101,17 +98,17 @@ class Worker:
 
     async def _around(self, port: str, call: Call, /) -> Any:
         self._check_alive()
-        world = self.world
         if port == "changed":
-            if not world.is_deaf():
+            if not self.world.is_deaf():
                 return await call()
             return await asyncio.sleep(call.keywords["timeout"].total_seconds())
-        attempt = attempted(self.name, world, port, call, _command.get())
-        sending = world.request(self.name, port, call)
+        key = _command.get()
+        return await self.world.heard(self.name, port, call, self._request, key)
+
+    async def _request(self, who: str, port: str, call: Call) -> Any:
+        sending = self.world.request(who, port, call)
         await asyncio.wait([sending])
         self._check_alive()
-        if attempt is not None:
-            _answer(attempt, sending, world.moment())
         return sending.result()
 
     # What work is made of.
@@ -177,7 +174,9 @@ class Worker:
         _command.reset(token)
         decision.head_after = world.head
         if isinstance(answer, Decided) and answer.events:
-            _note_ids(decision, key, world.history.attempts)
+            last = next(a for a in reversed(world.history.attempts) if a.command == key)
+            decision.ids = [new.id for new in last.events]
+            decision.repeated = getattr(last.outcome, "repeated", False)
         world.history.decisions.append(decision)
         return answer
 
@@ -198,7 +197,9 @@ class Worker:
         life, delivery = self._begun(name, delivery or Delivery())
 
         async def noted(recorded: Recorded[Any]) -> None:
-            life.enter(recorded.stream)
+            life.handling[recorded.stream] += 1
+            if life.handling[recorded.stream] > 1:
+                life.overlaps.add(recorded.stream)
             try:
                 await self.world.pause()
                 self._check_alive()
@@ -208,7 +209,7 @@ class Worker:
                 life.failed[id(error)] = recorded.position
                 raise
             finally:
-                life.leave(recorded.stream)
+                life.handling[recorded.stream] -= 1
             self._done(life, recorded.position)
 
         await self._follow(subscribe(self.store, name, noted, delivery))
@@ -226,7 +227,7 @@ class Worker:
             SubscriptionError: its subscription has failed.
         """
         life, delivery = self._begun(name, delivery or Delivery())
-        self.world.history.projections[name] = Projected(view, keep)
+        self.world.history.projections[name] = view, keep
 
         def noted(state: S, recorded: Recorded[Any]) -> S:
             self._check_alive()
@@ -234,12 +235,10 @@ class Worker:
             self._done(life, recorded.position)
             return after
 
-        noting = View(view.initial, noted)
         definition = ViewProjection(
-            name=name, view=noting, keep=keep, query=delivery.query
+            name=name, view=View(view.initial, noted), keep=keep, query=delivery.query
         )
-        projection = project(self.store, definition, delivery)
-        await self._follow(projection.subscription)
+        await self._follow(project(self.store, definition, delivery).subscription)
 
     def _done(self, life: Life, position: int) -> None:
         life.done.append((position, self.world.moment()))
@@ -255,7 +254,7 @@ class Worker:
                 by_stream=delivery.max_streams > 1,
             ),
         )
-        life = Life(self.name, self.world.moment())
+        life = Life(self.name)
         known.lives.append(life)
 
         def on_failure(failure: Failure) -> Outcome:
@@ -275,30 +274,19 @@ class Worker:
 
     async def _follow(self, subscription: Subscription[Any]) -> None:
         async with subscription:
-            ends = [
-                asyncio.ensure_future(subscription.wait_for(_BEYOND, _FOR_EVER)),
-                asyncio.ensure_future(self.world.over.wait()),
-            ]
-            try:
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                if ends[0].done():
-                    await ends[0]
-            finally:
-                for end in ends:
-                    end.cancel()
+            while not self.world.over:
+                with suppress(TimeoutError):
+                    await subscription.wait_for(_BEYOND, _A_WHILE)
 
 
-async def _begin(work: Callable[[Worker], Awaitable[object]], worker: Worker) -> None:
-    await work(worker)
+Work: TypeAlias = Callable[[Worker], Coroutine[Any, Any, object]]
 
 
-def _answer(attempt: Attempt, sending: asyncio.Task[Any], moment: int) -> None:
-    error = sending.exception()
-    if isinstance(error, AppendOutcomeUnknownError):
-        return
-    assert error is None or isinstance(error, Exception)
-    attempt.outcome = sending.result() if error is None else error
-    attempt.answered = moment
+def start(work: Coroutine[Any, Any, T], by: Worker | None) -> asyncio.Task[T]:
+    """Start a task of a worker; None: of the world."""
+    context = copy_context()
+    context.run(owner.set, by)
+    return context.run(asyncio.get_running_loop().create_task, work)
 
 
 def _with_ids(
@@ -317,27 +305,6 @@ def _with_ids(
         return NewEvent(event, id, metadata)
 
     return replace(decider, decide=decide), envelop
-
-
-def _note_ids(decision: Decision, key: str, attempts: list[Attempt]) -> None:
-    """Take the ids from the append that was the last one for this command."""
-    for attempt in reversed(attempts):
-        if attempt.command == key:
-            decision.ids = [new.id for write in attempt.writes for new in write.events]
-            decision.repeated = getattr(attempt.outcome, "repeated", False)
-            return
-
-
-def attempted(
-    who: str, world: World, port: str, call: Call, command: str | None = None
-) -> Attempt | None:
-    """Note that an append was asked for."""
-    if port != "append":
-        return None
-    also = call.keywords.get("also", ())
-    attempt = Attempt(who, call.args, also, world.moment(), command)
-    world.history.attempts.append(attempt)
-    return attempt
 
 
 def seen(task: asyncio.Task[Any]) -> None:

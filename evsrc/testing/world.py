@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from msgspec import Struct
 
 from ..core.errors import AppendOutcomeUnknownError, EvsrcError, StoreBusyError
-from ..core.event import Recorded
 from ..ports import (
     Also,
     Appended,
@@ -32,10 +30,9 @@ from ..ports import (
 from ..stores.memory import memory_store
 from .clock import VirtualLoop
 from .faults import Call, Duplicate, Effect, Fail, LoseReply, befall, intercepted
-from .history import Fenced, History, Kept, Read, Saved
-from .worker import Crash, Worker, attempted, owner, seen
+from .history import Attempt, History, Read
+from .worker import Crash, Work, Worker, owner, seen, start
 
-Work: TypeAlias = Callable[[Worker], Awaitable[object]]
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _READS: Final = {"load_events", "read_stream", "read_all", "find", "head"}
 _WRITES: Final = {"append", "checkpoints.save", "snapshots.save", "dead_letters.save"}
@@ -85,11 +82,14 @@ class World:
         self.history = History()
         self.trace: list[str] = []
         self.problems: list[str] = []
-        self.log: Sequence[Recorded[Any]] = ()
         self.answers: dict[str, Any] = {}
-        self.over = asyncio.Event()
+        self.over = False
         self.raw: EventStore[Any] = memory_store(now=self.now)
         self.store = intercepted(self.raw, self._calmly)
+        kinds = ("failing", "losing", "doubling", "deafness")
+        self._faults = {
+            kind: self.chance.choice((0.0, getattr(chaos, kind))) for kind in kinds
+        }
         self.head = 0
         self._loop = loop
         self._moments = count(1)
@@ -100,13 +100,7 @@ class World:
         self._granted: dict[str, int] = {}
         self._calm = self._settled = False
         self._crashing: asyncio.Task[None] | None = None
-        self._faults = self._toss()
         loop.on_task = _adopt
-
-    def _toss(self) -> dict[str, float]:
-        kinds = {name: getattr(self.chaos, name) for name in ("failing", "losing")}
-        kinds |= {name: getattr(self.chaos, name) for name in ("doubling", "deafness")}
-        return {name: self.chance.choice((0.0, share)) for name, share in kinds.items()}
 
     # What scenarios use.
 
@@ -144,7 +138,7 @@ class World:
             async with asyncio.timeout(self.chaos.patience.total_seconds()):
                 while not await self._delivered():  # noqa: ASYNC110 - takes no time
                     await asyncio.sleep(0.1)
-        self.over.set()
+        self.over = True
         await self._ended(self._serving)
 
     # Workers.
@@ -163,7 +157,7 @@ class World:
             ending = await worker.live(work)
             self.note(worker.name, "ends" if ending is None else f"ends: {ending!r}")
             done = ending is None and not forever
-            if done or (self.over.is_set() and not isinstance(ending, Crash)):
+            if done or (self.over and not isinstance(ending, Crash)):
                 del self._workers[worker.name]
                 return
             if not (ending is None or isinstance(ending, (EvsrcError, Crash))):
@@ -201,12 +195,9 @@ class World:
         """Tell whether everything that is in the log now has been handled."""
         if self._requests:
             return False
-        self.log = self.history.log = (await self.raw.read_all(limit=10**9)).events
-        for subscribed in self.history.subscriptions.values():
-            done = {position for life in subscribed.lives for position, _ in life.done}
-            if any(r.position not in done for r in self.history.feed(subscribed)):
-                return False
-        return True
+        history = self.history
+        history.log = (await self.raw.read_all(limit=10**9)).events
+        return not any(map(history.missed, history.subscriptions.values()))
 
     # The network.
 
@@ -230,15 +221,11 @@ class World:
     def request(self, who: str, port: str, call: Call) -> asyncio.Task[Any]:
         """Send a request; it takes effect whatever becomes of its sender."""
         # not the worker's task: a crash does not call it back
-        sending = copy_context().run(self._send, self._serve(who, port, call))
+        sending = start(self._serve(who, port, call), None)
         self._requests.add(sending)
         sending.add_done_callback(self._requests.discard)
         sending.add_done_callback(seen)
         return sending
-
-    def _send(self, serving: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        owner.set(None)
-        return self._loop.create_task(serving)
 
     async def _serve(self, who: str, port: str, call: Call) -> Any:
         await self.pause()
@@ -264,12 +251,33 @@ class World:
         safe = port in _READS or (port == "append" and not call.keywords.get("also"))
         return Duplicate() if safe and dice < faults["doubling"] else None
 
+    async def heard(
+        self,
+        who: str,
+        port: str,
+        call: Call,
+        made: Callable[[str, str, Call], Awaitable[Any]],
+        command: str | None = None,
+    ) -> Any:
+        """Make a call; note of an append what was asked, and what its caller hears."""
+        if port != "append":
+            return await made(who, port, call)
+        also = call.keywords.get("also", ())
+        attempt = Attempt(who, call.args, also, self.moment(), command)
+        self.history.attempts.append(attempt)
+        try:
+            attempt.outcome = await made(who, port, call)
+        except AppendOutcomeUnknownError:
+            raise
+        except Exception as error:
+            attempt.outcome = error
+            raise
+        finally:
+            attempt.answered = self.moment()
+        return attempt.outcome
+
     async def _calmly(self, port: str, call: Call, /) -> Any:
-        attempt = attempted("the scenario", self, port, call)
-        result = await self._apply("the scenario", port, call)
-        if attempt is not None:
-            attempt.outcome, attempt.answered = result, self.moment()
-        return result
+        return await self.heard("the scenario", port, call, self._apply)
 
     async def _apply(self, who: str, port: str, call: Call) -> Any:
         """Let a request take effect, and note what invariants are to know of it."""
@@ -309,13 +317,12 @@ class World:
                 history.put_aside(change.letter, self.moment())
         for change in also:
             match change:
-                case Fence(name, token):
-                    granted = self._granted.get(name, 0)
-                    history.fenced.append(Fenced(name, token, granted))
-                case SaveSnapshot(name, snapshot):
-                    history.kept.append(Kept(name, snapshot))
-                case SaveCheckpoint(name, position):
-                    history.saved.append(Saved(name, position, self.moment()))
+                case Fence(name):
+                    history.fenced.append((change, self._granted.get(name, 0)))
+                case SaveSnapshot():
+                    history.kept.append(change)
+                case SaveCheckpoint():
+                    history.saved.append((change, self.moment()))
                 case _:
                     pass
 
