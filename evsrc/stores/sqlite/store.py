@@ -41,7 +41,7 @@ from ...ports import (
 from ..commits import Commits, Job, Verdict, encode_write
 from ..transactions import watched
 from ..wakeup import Wakeup
-from .connect import start, unobtrusive
+from .connect import start, unobtrusive, use_wal
 from .errors import translated
 from .reader import Reader
 from .records import dead_letters, leases
@@ -250,7 +250,9 @@ class _Store(Generic[E]):
             await self.wakeup.wait(position, min(left, _POLL) if self.shared else left)
             if self.wakeup.head > position or self.commits.closing:
                 return
-            self.wakeup.advance(await self.head())  # another process may have written
+            head = await self.head()  # another process may have written
+            if head > self.wakeup.head:  # else who is woken would look, and wake us
+                self.wakeup.advance(head)
             if self.wakeup.head > position or loop.time() >= deadline:
                 return
 
@@ -346,7 +348,7 @@ async def sqlite_store(
         db.execute("PRAGMA cell_size_check = ON")
         db.execute("PRAGMA cache_size = -32768")
         if not in_memory:
-            db.execute("PRAGMA journal_mode = WAL")
+            use_wal(db, busy_timeout.total_seconds())
         db.execute(f"PRAGMA synchronous = {synchronous}")
         migrate(db, path)
         old = sqlite3.sqlite_version_info < _SAFE_WAL and not in_memory
