@@ -250,9 +250,7 @@ class _Store(Generic[E]):
             await self.wakeup.wait(position, min(left, _POLL) if self.shared else left)
             if self.wakeup.head > position or self.commits.closing:
                 return
-            head = await self.head()  # another process may have written
-            if head > self.wakeup.head:  # else who is woken would look, and wake us
-                self.wakeup.advance(head)
+            self.wakeup.advance(await self.head())  # another process may have written
             if self.wakeup.head > position or loop.time() >= deadline:
                 return
 
@@ -274,7 +272,7 @@ class _Store(Generic[E]):
 
     async def close(self) -> None:
         await self.commits.close()
-        self.wakeup.advance(0)
+        self.wakeup.rouse()
         await self.reading.close()  # first: the writer is the one that checkpoints
         await self.writing.close()
 
