@@ -30,6 +30,7 @@ from evsrc import (
     work,
 )
 from evsrc.ports import EventStore, Transaction
+from evsrc.runtime import workers
 from evsrc.runtime.delivery import Transactional
 from evsrc.testing import Fact
 from tests.conftest import prefix_of
@@ -441,10 +442,17 @@ class Crowd:
         return f"{self.written} events, {judge(self.written, each, exact)}"
 
 
+@pytest.fixture
+def short_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look often at leases that are long: a machine that is slow loses none."""
+    monkeypatch.setattr(workers, "_BEATS", 30)
+
+
+@pytest.mark.usefixtures("short_beats")
 @pytest.mark.parametrize("rounds", [size(15), size(300, soak=True)])
 async def test_r17_workers_that_come_and_go(store: Store, rounds: int) -> None:
     """Workers join and leave all the time: 64 partitions, each stream in order."""
-    crowd, loop = Crowd(store, 64, 3.0), asyncio.get_running_loop()
+    crowd, loop = Crowd(store, 64, 30.0), asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
         group.create_task(crowd.write())
         for _ in range(rounds):
@@ -458,15 +466,16 @@ async def test_r17_workers_that_come_and_go(store: Store, rounds: int) -> None:
         last = loop.time()
         patience = timedelta(seconds=90)
         await asyncio.gather(*(worker.balanced(patience) for worker in crowd.workers))
-        took = (loop.time() - last) / crowd.lease.total_seconds()
+        took = loop.time() - last
         counts = await crowd.finish()
-    print(f"R17: {rounds} moves, balanced {took:.1f} leases after the last, {counts}")
+    print(f"R17: {rounds} moves, balanced {took:.1f} s after the last, {counts}")
 
 
+@pytest.mark.usefixtures("short_beats")
 @pytest.mark.parametrize("thefts", [size(200), size(1000, soak=True)])
 async def test_r16_leases_that_are_stolen(store: Store, thefts: int) -> None:
     """Leases are stolen in the middle of everything: no late commit is accepted."""
-    crowd, stolen = Crowd(store, 8, 0.6), 0
+    crowd, stolen = Crowd(store, 8, 6.0), 0
     async with asyncio.TaskGroup() as group:
         group.create_task(crowd.write())
         await crowd.join()
