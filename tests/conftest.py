@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from tests.disk import use_memory
 __all__ = ["OpenStore", "prefix_of"]
 
 use_memory()
+# else each of the hundreds of processes that tests start would compile the package anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 settings.register_profile(
     "evsrc", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

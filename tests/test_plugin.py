@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
+# a session that runs in this process forgets what only it has imported: not these
+from evsrc.testing import assertions, back_ends, conformance
+
+__all__ = ["assertions", "back_ends", "conformance"]
 pytest_plugins = ["pytester"]
 
 TESTS = """
@@ -23,23 +26,31 @@ Inner = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Inner:
-    """Run tests in a session of their own."""
+    """Run tests in a session of their own, in this process if that is no matter."""
     monkeypatch.delenv("CI", raising=False)
 
-    def run(tests: str, *options: str, ini: str = "asyncio_mode = auto") -> Any:
+    def run(
+        tests: str,
+        *options: str,
+        ini: str = "asyncio_mode = auto",
+        process: bool = False,
+    ) -> pytest.RunResult:
         pytester.makeini(
             "[pytest]\nfilterwarnings = error\n"
             f"asyncio_default_fixture_loop_scope = function\n{ini}\n"
         )
         pytester.makepyfile(tests)
-        return pytester.runpytest_subprocess("-p", "no:xdist", "-v", "-rs", *options)
+        here, apart = pytester.runpytest_inprocess, pytester.runpytest_subprocess
+        run = apart if process else here
+        return run("-p", "no:xdist", "-v", "-rs", *options)
 
     return run
 
 
 def test_a_test_runs_on_each_chosen_back_end(inner: Inner) -> None:
     """The option names back ends; the test's id has their names."""
-    result = inner(TESTS, "--evsrc-stores=memory, sqlite,sqlite-memory")
+    chosen = "--evsrc-stores=memory, sqlite,sqlite-memory"
+    result = inner(TESTS, chosen, process=True)
     result.assert_outcomes(passed=3)
     for back_end in ("memory", "sqlite", "sqlite-memory"):
         result.stdout.fnmatch_lines([f"*test_it[[]{back_end}[]] PASSED*"])
@@ -86,7 +97,7 @@ def test_what_cannot_run_says_why(
         "from evsrc.testing import back_ends\nback_ends.find_spec = lambda name: None\n"
     )
     monkeypatch.setenv("CI", ci)
-    result = inner(TESTS, "--evsrc-stores=memory,postgresql")
+    result = inner(TESTS, "--evsrc-stores=memory,postgresql", process=True)
     result.assert_outcomes(passed=1, **{outcome: 1})
     result.stdout.fnmatch_lines(["*asyncpg is not installed*"])
 

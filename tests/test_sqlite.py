@@ -27,6 +27,7 @@ from evsrc import (
     Metadata,
     NewEvent,
     Query,
+    StoreBusyError,
     StreamName,
     Write,
     sqlite_store,
@@ -221,6 +222,47 @@ async def test_many_processes_may_start_at_once(tmp_path: Path) -> None:
     for store in stores:
         assert await store.head() == 6
         await store.close()
+
+
+async def test_those_who_wait_do_not_wake_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of eight looks for other processes' events a few times a second, no more."""
+    looks: list[int] = []
+    head = reader.Reader.head
+
+    def counted(self: reader.Reader[Any]) -> int:
+        looks.append(found := head(self))
+        return found
+
+    async with await sqlite_store(tmp_path / "events.db", CODEC) as store:
+        monkeypatch.setattr(reader.Reader, "head", counted)
+        wait = timedelta(milliseconds=500)
+        await asyncio.gather(*(store.changed(0, timeout=wait) for _ in range(8)))
+    assert 8 * 1 <= len(looks) <= 8 * 4
+
+
+async def test_a_new_file_that_another_process_writes_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who opens it goes on when the other has written, and says so if that is late."""
+    path = tmp_path / "events.db"
+    waits: list[float] = []
+    with closing(
+        sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    ) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusyError, match="locked by another process for 0 s"):
+            await sqlite_store(path, CODEC, busy_timeout=timedelta(0))
+
+        def finish(seconds: float) -> None:
+            waits.append(seconds)
+            other.execute("COMMIT")
+
+        monkeypatch.setattr(time, "sleep", finish)
+        async with await sqlite_store(path, CODEC) as store:
+            await store.append(Write(STREAM, facts(1), NO_STREAM))
+    assert len(waits) == 1
 
 
 @pytest.mark.parametrize(("level", "number"), [("FULL", 2), ("NORMAL", 1)])

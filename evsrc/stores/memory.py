@@ -388,7 +388,7 @@ class _Memory(Generic[E]):
 
     async def close(self) -> None:
         self.closed = True
-        self.wakeup.advance(len(self.log))
+        self.wakeup.rouse()
 
     # Checkpoints and snapshots.
 

@@ -21,11 +21,14 @@ class Wakeup:
         return bool(self._waiting)
 
     def advance(self, head: int) -> None:
-        """Tell everyone who waits that *head* is readable."""
-        if head > self.head:  # noqa: PLR1730 - each append comes here
+        """Tell everyone who waits that *head* is readable, if that is news.
+
+        Only then: who is woken may look at the store, and say what it found here.
+        """
+        if head > self.head:
             self.head = head
-        if self._waiting:
-            self.rouse()
+            if self._waiting:
+                self.rouse()
 
     def rouse(self) -> None:
         """Tell everyone who waits that there may be more to read."""

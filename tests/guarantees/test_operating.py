@@ -408,11 +408,11 @@ async def test_a_stuck_handler_is_not_alive(store: Store, kind: str) -> None:
         await until(lambda: subscription.alive)
         pause = asyncio.Event()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(pause.wait(), 0.2)
+            await asyncio.wait_for(pause.wait(), 0.1)
         assert subscription.alive, "it waits for events, and that is well"
         subscription.pause()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(pause.wait(), 0.2)
+            await asyncio.wait_for(pause.wait(), 0.1)
         assert subscription.alive
 
 
@@ -706,7 +706,7 @@ async def test_s7_every_kind_stops_in_time(
             await subscription.caught_up(SOON)
     if moment == "paused":
         subscription.pause()
-    timeout = timedelta(seconds=1 if moment == "hung" else 20)
+    timeout = timedelta(seconds=0.2 if moment == "hung" else 20)
     started = asyncio.get_running_loop().time()
     await subscription.stop(timeout)
     assert asyncio.get_running_loop().time() - started < 8

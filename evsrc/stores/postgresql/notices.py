@@ -89,8 +89,7 @@ class Notices:
                 if self.look:
                     self.look = False
                     head = await db.fetchval(self.head, timeout=self.server.timeout)
-                    if head > self.wakeup.head:
-                        self.wakeup.advance(head)
+                    self.wakeup.advance(head)
                 self.served = True
                 if self.notice:
                     await self._give_notice(db)

@@ -140,7 +140,7 @@ class _Appending(Generic[E]):
     async def close(self) -> None:
         await self.commits.close()
         await self.notices.close()
-        self.notices.wakeup.advance(0)
+        self.notices.wakeup.rouse()
 
 
 async def postgresql_store(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiosqlite
 
-from .errors import translated
+from .errors import is_busy, translated
 
 _BUSY: Final = timedelta(seconds=5).total_seconds()
+_LOOK_AGAIN: Final = 0.005
 
 
 def unobtrusive(connection: aiosqlite.Connection) -> aiosqlite.Connection:
@@ -32,6 +34,24 @@ async def start(connection: aiosqlite.Connection) -> None:
         raise
 
 
+def use_wal(db: sqlite3.Connection, seconds: float) -> None:
+    """Turn a file to a write-ahead log; wait for others that write it, or turn it too.
+
+    SQLite's own wait does not cover this: it gives up at once where another connection
+    has the right to write a file that has no such log yet.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(_LOOK_AGAIN)
+        else:
+            return
+
+
 async def connect(path: str) -> aiosqlite.Connection:
     """Open a file, or ":memory:", and commit every statement by itself.
 
@@ -48,7 +68,8 @@ async def connect(path: str) -> aiosqlite.Connection:
         raise reported(error, path) from error
     try:
         if path != ":memory:":
-            await connection.execute("PRAGMA journal_mode = WAL")
+            run = cast("Any", connection)._execute  # noqa: SLF001 - as in the store
+            await run(lambda: use_wal(connection._conn, _BUSY))  # noqa: SLF001
         await connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.Error as error:
         await connection.close()

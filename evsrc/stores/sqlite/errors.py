@@ -40,6 +40,11 @@ def _code(error: BaseException) -> int:
     return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
+def is_busy(error: BaseException) -> bool:
+    """Tell whether it is another connection that is in the way."""
+    return _code(error) in _BUSY
+
+
 def is_fatal(error: BaseException) -> bool:
     """Tell whether no append of the transaction can succeed after *error*."""
     return _code(error) in _FATAL or isinstance(error, CorruptionError)
@@ -52,7 +57,7 @@ def translated(  # noqa: PLR0911 - a table in the form of code
     if isinstance(error, EvsrcError):
         return error
     code = _code(error)
-    if code in _BUSY:
+    if is_busy(error):
         return StoreBusyError(
             f"database {path!r} stayed locked by another process for {busy_timeout:g} s"
         )

@@ -41,7 +41,7 @@ from ...ports import (
 from ..commits import Commits, Job, Verdict, encode_write
 from ..transactions import watched
 from ..wakeup import Wakeup
-from .connect import start, unobtrusive
+from .connect import start, unobtrusive, use_wal
 from .errors import translated
 from .reader import Reader
 from .records import dead_letters, leases
@@ -272,7 +272,7 @@ class _Store(Generic[E]):
 
     async def close(self) -> None:
         await self.commits.close()
-        self.wakeup.advance(0)
+        self.wakeup.rouse()
         await self.reading.close()  # first: the writer is the one that checkpoints
         await self.writing.close()
 
@@ -346,7 +346,7 @@ async def sqlite_store(
         db.execute("PRAGMA cell_size_check = ON")
         db.execute("PRAGMA cache_size = -32768")
         if not in_memory:
-            db.execute("PRAGMA journal_mode = WAL")
+            use_wal(db, busy_timeout.total_seconds())
         db.execute(f"PRAGMA synchronous = {synchronous}")
         migrate(db, path)
         old = sqlite3.sqlite_version_info < _SAFE_WAL and not in_memory
