@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -268,6 +269,35 @@ async def test_borrowed_connections(
         assert await pool.fetchval("SELECT 1") == 1
         async with engine.connect() as connection:
             assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+
+async def test_the_pools_own_codecs_do_not_matter(evsrc_postgres_database: str) -> None:
+    """Checkpoints and conditions pass through a pool that turns JSON into Python values."""
+
+    async def convert(db: asyncpg.Connection[Any]) -> None:
+        for name in ("json", "jsonb"):
+            await db.set_type_codec(
+                name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+            )
+
+    both = Query.of(tags=["a", "b"])
+    new = NewEvent(Tagged(1, ("a", "b")), uuid4())
+    async with (
+        asyncpg.create_pool(
+            evsrc_postgres_database, min_size=1, max_size=4, init=convert
+        ) as pool,
+        await postgresql_store(pool, CODEC) as store,
+    ):
+        for again in (1, 2):
+            told = await asyncio.gather(
+                store.append(Write(STREAM, [new], AppendCondition(both))),
+                store.append(write(again), also=[SaveCheckpoint("c", again, None)]),
+            )
+            assert all(isinstance(each, Appended) for each in told)
+        assert len((await store.read_all(both)).events) == 1
+        new = NewEvent(Tagged(2, ("b", "a")), uuid4())
+        refused = await store.append(Write(STREAM, [new], AppendCondition(both)))
+        assert isinstance(refused, Conflict)
 
 
 async def test_a_pool_has_room_for_notices(evsrc_postgres_database: str) -> None:

@@ -136,6 +136,8 @@ DECLARE
   _item   jsonb;
   _tag    uuid;
   _others uuid[];
+  _most   int;
+  _few    int;
   _kinds  text[];
   _type   text;
   _within text[];
@@ -198,12 +200,15 @@ BEGIN
     FOREACH _type IN ARRAY _kinds LOOP
       _tag := _tags[1];
       IF cardinality(_tags) > 1 THEN  -- the rarest is searched, the others looked up
-        SELECT each INTO _tag FROM unnest(_tags) AS each, LATERAL (
-          SELECT count(*) AS n FROM (
-            SELECT FROM @evsrc_tag AS t
-             WHERE t.tag = each AND t.type = _type
-               AND t.position > _after AND t.position <= _last LIMIT 1000) AS few
-          ) AS counted ORDER BY n LIMIT 1;
+        FOREACH _most IN ARRAY ARRAY[30, 1000] LOOP
+          SELECT each, n INTO _tag, _few FROM unnest(_tags) AS each, LATERAL (
+            SELECT count(*) AS n FROM (
+              SELECT FROM @evsrc_tag AS t
+               WHERE t.tag = each AND t.type = _type
+                 AND t.position > _after AND t.position <= _last LIMIT _most) AS first
+            ) AS counted ORDER BY n LIMIT 1;
+          EXIT WHEN _few < _most;
+        END LOOP;
       END IF;
       _others := array_remove(_tags, _tag);
       IF _backward THEN
