@@ -360,6 +360,24 @@ async def test_options_reach_the_driver(
     assert await store_is_gone(db, counting)
 
 
+async def test_few_connections_serve_everybody(evsrc_postgres_database: str) -> None:
+    """A connection that is kept for the next read is given to those who wait for one."""
+    short = timedelta(seconds=3)
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, max_connections=3, timeout=short
+    ) as store:
+
+        async def block(n: int) -> None:
+            async with store.transaction() as tx:
+                await tx.append(write(n))
+
+        await store.append(write(0))  # from here on one appends and one listens
+        for _ in range(2):
+            reads = [store.read_all() for _ in range(20)]
+            await asyncio.gather(*reads, *map(block, range(10)))
+        assert len(await numbers(store)) == 21
+
+
 async def store_is_gone(db: asyncpg.Connection[Any], counting: str) -> bool:
     """A backend ends a moment after its connection."""
     async with asyncio.timeout(5):
