@@ -361,20 +361,30 @@ async def test_options_reach_the_driver(
 
 
 async def test_few_connections_serve_everybody(evsrc_postgres_database: str) -> None:
-    """A connection that is kept for the next read is given to those who wait for one."""
-    short = timedelta(seconds=3)
+    """Connections that are kept for their next use are given to those who wait."""
+    short, begun, over = timedelta(seconds=3), asyncio.Event(), asyncio.Event()
     async with await postgresql_store(
         evsrc_postgres_database, CODEC, max_connections=3, timeout=short
     ) as store:
 
         async def block(n: int) -> None:
             async with store.transaction() as tx:
+                begun.set()
+                await over.wait()
                 await tx.append(write(n))
 
-        await store.append(write(0))  # from here on one appends and one listens
-        for _ in range(2):
-            reads = [store.read_all() for _ in range(20)]
-            await asyncio.gather(*reads, *map(block, range(10)))
+        await store.append(write(0))  # from here on one listens
+        holding = asyncio.create_task(block(1))
+        await begun.wait()
+        await asyncio.gather(  # they share the third
+            *(store.read_all() for _ in range(20)),
+            *(store.append(write(n)) for n in range(10)),
+        )
+        over.set()
+        await holding
+        await asyncio.gather(
+            *(store.read_all() for _ in range(20)), *map(block, range(9))
+        )
         assert len(await numbers(store)) == 21
 
 

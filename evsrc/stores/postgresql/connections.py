@@ -201,11 +201,11 @@ def lend_from_pool(
 
 
 class Kept:
-    """A pool of our own, and two of its connections that are kept between their uses.
+    """A pool of our own, and up to two of its connections that wait for their next use.
 
     To give one back and take it again would cost a third of a lone append, and of a
-    short read. One is for the flights of group commit, which come one after the other.
-    The other is for everybody, and given back when somebody waits for the pool.
+    short read, and the one that was used last is warm. When somebody waits for the
+    pool, they are given back, but for the one of the flights of group commit.
     """
 
     def __init__(
@@ -215,37 +215,37 @@ class Kept:
     ) -> None:
         self.pool = pool
         self.take = lend
-        self.shared: list[tuple[Db, AsyncExitStack]] = []
-        self.again: list[tuple[Db, AsyncExitStack]] = []
+        self.first: list[tuple[Db, AsyncExitStack]] = []
+        self.second: list[tuple[Db, AsyncExitStack]] = []
         self.waiting = 0  # for the pool
         self.closed = False
 
     def lend(self) -> AbstractAsyncContextManager[Db]:
         """Lend a connection to whoever needs one."""
-        return self._lend(self.shared)
+        return self._lend(again=False)
 
     def lend_again(self) -> AbstractAsyncContextManager[Db]:
-        """Lend one that waits for nobody else's work, to one after the other."""
-        return self._lend(self.again)
+        """Lend one to those who come one after the other, before all others."""
+        return self._lend(again=True)
 
     @asynccontextmanager
-    async def _lend(self, kept: list[tuple[Db, AsyncExitStack]]) -> AsyncGenerator[Db]:
+    async def _lend(self, *, again: bool) -> AsyncGenerator[Db]:
         """Lend a connection; one that is lost, or whose use failed, is not kept."""
-        db, lent = await self._next(kept)
+        db, lent = await self._next(again=again)
         try:
             yield db
         except BaseException as error:
             await lent.__aexit__(type(error), error, error.__traceback__)
             raise
-        if self.closed or kept or (self.waiting and kept is self.shared):
+        kept = self.second if self.first else self.first
+        reserved = again and kept is self.first
+        if self.closed or kept or (self.waiting and not reserved):
             await lent.aclose()
         else:
             kept.append((db, lent))
 
-    async def _next(
-        self, kept: list[tuple[Db, AsyncExitStack]]
-    ) -> tuple[Db, AsyncExitStack]:
-        while found := kept or self.shared:
+    async def _next(self, *, again: bool) -> tuple[Db, AsyncExitStack]:
+        while found := (self.first if again or not self.waiting else []) or self.second:
             db, lent = found.pop()
             if not is_gone(db):
                 return db, lent
@@ -260,7 +260,7 @@ class Kept:
     async def close(self) -> None:
         """Give them back and close the pool."""
         self.closed = True
-        while found := self.again or self.shared:
+        while found := self.first or self.second:
             await _give_back(found.pop()[1])
         await close_pool(self.pool)
 
