@@ -566,9 +566,9 @@ BEGIN
 END $$;
 
 -- The most frequent append, one event with serial ordering, in less than half the time.
--- _after: null: there is no condition; what stands against it are _of_tags, _of_types
--- or _of_items after that position (see evsrc_positions). position: null: a conflict, or it was here before
--- (ask evsrc_append).
+-- _after: null: there is no condition; what stands against it is what _of_tags, _of_types
+-- and _of_items ask for (see evsrc_positions) after that position. position: null: a
+-- conflict, or it was here before (ask evsrc_append).
 CREATE FUNCTION @evsrc_append_one(
   _lossy boolean, _wait int, _category text, _stream_id text, _expected bigint,
   _id uuid, _type text, _meta bytea, _data bytea, _crc bigint, _seal bigint,
