@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -361,6 +362,35 @@ async def test_borrowed_connections(
             assert (await connection.execute(text("SELECT 1"))).scalar() == 1
 
 
+async def test_the_pools_own_codecs_do_not_matter(evsrc_postgres_database: str) -> None:
+    """Checkpoints and conditions pass through a pool that turns JSON into Python values."""
+
+    async def convert(db: asyncpg.Connection[Any]) -> None:
+        for name in ("json", "jsonb"):
+            await db.set_type_codec(
+                name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+            )
+
+    both = Query.of(tags=["a", "b"])
+    new = NewEvent(Tagged(1, ("a", "b")), uuid4())
+    async with (
+        asyncpg.create_pool(
+            evsrc_postgres_database, min_size=1, max_size=4, init=convert
+        ) as pool,
+        await postgresql_store(pool, CODEC) as store,
+    ):
+        for again in (1, 2):
+            told = await asyncio.gather(
+                store.append(Write(STREAM, [new], AppendCondition(both))),
+                store.append(write(again), also=[SaveCheckpoint("c", again, None)]),
+            )
+            assert all(isinstance(each, Appended) for each in told)
+        assert len((await store.read_all(both)).events) == 1
+        new = NewEvent(Tagged(2, ("b", "a")), uuid4())
+        refused = await store.append(Write(STREAM, [new], AppendCondition(both)))
+        assert isinstance(refused, Conflict)
+
+
 async def test_a_pool_has_room_for_notices(evsrc_postgres_database: str) -> None:
     """With a single connection, notices and appends would wait for each other."""
     async with asyncpg.create_pool(
@@ -419,6 +449,34 @@ async def test_options_reach_the_driver(
         )
         assert 1 <= await db.fetchval(counting, "night shift") <= 3
     assert await store_is_gone(db, counting)
+
+
+async def test_few_connections_serve_everybody(evsrc_postgres_database: str) -> None:
+    """Connections that are kept for their next use are given to those who wait."""
+    short, begun, over = timedelta(seconds=3), asyncio.Event(), asyncio.Event()
+    async with await postgresql_store(
+        evsrc_postgres_database, CODEC, max_connections=3, timeout=short
+    ) as store:
+
+        async def block(n: int) -> None:
+            async with store.transaction() as tx:
+                begun.set()
+                await over.wait()
+                await tx.append(write(n))
+
+        await store.append(write(0))  # from here on one listens
+        holding = asyncio.create_task(block(1))
+        await begun.wait()
+        await asyncio.gather(  # they share the third
+            *(store.read_all() for _ in range(20)),
+            *(store.append(write(n)) for n in range(10)),
+        )
+        over.set()
+        await holding
+        await asyncio.gather(
+            *(store.read_all() for _ in range(20)), *map(block, range(9))
+        )
+        assert len(await numbers(store)) == 21
 
 
 async def store_is_gone(db: asyncpg.Connection[Any], counting: str) -> bool:

@@ -11,10 +11,12 @@ import random
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from itertools import count, repeat
 from time import perf_counter
 from typing import Any
 
 import asyncpg
+import msgspec
 
 from .bench import PAGE, STREAM, WRITERS, Bench, Signal
 from .raw import _decoders, _fold, _row
@@ -201,3 +203,68 @@ async def postgresql_live_across(bench: Bench) -> tuple[float, ...]:
             return await bench.latency(act)
         finally:
             task.cancel()
+
+
+_BOUNDARIES = """
+CREATE TABLE tagged (
+  position bigserial PRIMARY KEY,
+  tag text COLLATE "C" NOT NULL,
+  data bytea NOT NULL
+);
+CREATE INDEX ON tagged (tag, position);
+"""
+_WITH_TAGS = "SELECT position, data FROM tagged WHERE tag = ANY ($1) ORDER BY position"
+_IF_NONE = (
+    "INSERT INTO tagged (tag, data) SELECT $1::text, $2::bytea WHERE NOT EXISTS "
+    "(SELECT FROM tagged WHERE tag = ANY ($3) AND position > $4) RETURNING position"
+)
+_unique = count(1)
+_TEXT = {"text": "x" * 100}
+_DATA = msgspec.json.encode(_TEXT)
+
+
+async def _tagged(orders: int, dsn: str) -> None:
+    tags = [f"order:{n}" for n in range(orders) for _ in range(STREAM)]
+    async with _open(dsn) as db:
+        await db.execute(_BOUNDARIES)
+        await db.executemany(
+            "INSERT INTO tagged (tag, data) VALUES ($1, $2)",
+            zip(tags, repeat(_DATA), strict=False),
+        )
+
+
+async def _boundary(bench: Bench, *, read: bool, append: bool, tags: int) -> float:
+    orders = bench.events // STREAM
+    dsn = await bench.prepared_database("raw-tagged", partial(_tagged, orders))
+    async with _open(dsn) as db:
+        select, insert = await db.prepare(_WITH_TAGS), await db.prepare(_IF_NONE)
+
+        async def step() -> int:
+            n, head = next(_unique), 0
+            asked = [f"order:{(n + 7 * i) % orders}" for i in range(tags)]
+            if read:
+                rows = await select.fetch(asked)
+                head = rows[-1][0]
+                assert [msgspec.json.decode(data) for _, data in rows][-1] == _TEXT
+            else:
+                asked = [f"unique:{n}"]
+            if append:
+                assert await insert.fetch(asked[0], _DATA, asked, head)
+            return 1
+
+        return await bench.rate(step)
+
+
+async def boundary_append(bench: Bench) -> float:
+    """One INSERT where no row has the tag, which holds against nobody else's."""
+    return await _boundary(bench, read=False, append=True, tags=1)
+
+
+async def boundary_read(bench: Bench) -> float:
+    """One SELECT of a tag by its index, decode."""
+    return await _boundary(bench, read=True, append=False, tags=1)
+
+
+async def boundary_decide(bench: Bench) -> float:
+    """One SELECT of two tags, decode, one INSERT where there is none after it."""
+    return await _boundary(bench, read=True, append=True, tags=2)

@@ -216,10 +216,11 @@ def lend_from_pool(
 
 
 class Kept:
-    """One connection of a pool of our own, kept between those who borrow it.
+    """A pool of our own, and up to two of its connections that wait for their next use.
 
-    To give it back and take it again would cost a third of a lone append. They come one
-    after the other: the flights of group commit.
+    To give one back and take it again would cost a third of a lone append, and of a
+    short read, and the one that was used last is warm. When somebody waits for the
+    pool, they are given back, but for the one of the flights of group commit.
     """
 
     def __init__(
@@ -229,32 +230,59 @@ class Kept:
     ) -> None:
         self.pool = pool
         self.take = lend
-        self.lent = AsyncExitStack()
-        self.db: Db = None
+        self.first: list[tuple[Db, AsyncExitStack]] = []
+        self.second: list[tuple[Db, AsyncExitStack]] = []
+        self.waiting = 0  # for the pool
+        self.closed = False
+
+    def lend(self) -> AbstractAsyncContextManager[Db]:
+        """Lend a connection to whoever needs one."""
+        return self._lend(again=False)
+
+    def lend_again(self) -> AbstractAsyncContextManager[Db]:
+        """Lend one to those who come one after the other, before all others."""
+        return self._lend(again=True)
 
     @asynccontextmanager
-    async def lend(self) -> AsyncGenerator[Db]:
-        """Lend the connection; a new one if it is lost, or its last use failed."""
-        if self.db is None or is_gone(self.db):
-            await self.give_back()
-            self.db = await self.lent.enter_async_context(self.take())
+    async def _lend(self, *, again: bool) -> AsyncGenerator[Db]:
+        """Lend a connection; one that is lost, or whose use failed, is not kept."""
+        db, lent = await self._next(again=again)
         try:
-            yield self.db
+            yield db
         except BaseException as error:
-            self.db = None
-            await self.lent.__aexit__(type(error), error, error.__traceback__)
+            await lent.__aexit__(type(error), error, error.__traceback__)
             raise
+        kept = self.second if self.first else self.first
+        reserved = again and kept is self.first
+        if self.closed or kept or (self.waiting and not reserved):
+            await lent.aclose()
+        else:
+            kept.append((db, lent))
 
-    async def give_back(self) -> None:
-        """Give it back to the pool."""
-        self.db = None
-        with suppress(asyncpg.InterfaceError):
-            await self.lent.aclose()
+    async def _next(self, *, again: bool) -> tuple[Db, AsyncExitStack]:
+        while found := (self.first if again or not self.waiting else []) or self.second:
+            db, lent = found.pop()
+            if not is_gone(db):
+                return db, lent
+            await _give_back(lent)
+        lent = AsyncExitStack()
+        self.waiting += 1
+        try:
+            return await lent.enter_async_context(self.take()), lent
+        finally:
+            self.waiting -= 1
 
     async def close(self) -> None:
-        """Give it back and close the pool."""
-        await self.give_back()
+        """Give them back and close the pool."""
+        self.closed = True
+        while found := self.first or self.second:
+            await _give_back(found.pop()[1])
         await close_pool(self.pool)
+
+
+async def _give_back(lent: AsyncExitStack) -> None:
+    with suppress(asyncpg.InterfaceError):
+        await lent.aclose()
 
 
 def is_gone(db: Db) -> bool:

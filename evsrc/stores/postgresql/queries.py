@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
+from asyncpg.pgproto import pgproto
 
 from ...core.event import NO_TAGS
 from ...core.expectation import AnyQuery, AppendCondition, Query, matches
@@ -30,10 +31,24 @@ def items_of(query: AnyQuery) -> list[dict[str, Any]] | None:
     ]
 
 
-def packed_items(query: AnyQuery) -> str | None:
-    """Give the same as JSON."""
-    items = items_of(query)
-    return None if items is None else _json(items)
+def asked(query: AnyQuery, *, backward: bool = False) -> tuple[Any, ...]:
+    """Give a query as `evsrc_positions` takes it: tags and types, or items as JSON."""
+    if not isinstance(query, Query):
+        return None, None, None
+    if backward or any(len(i.tags) != 1 or i.categories for i in query.items):
+        return None, None, _json(items_of(query))
+    pairs = [
+        (key, type)
+        for item in query.items
+        for key in tag_keys(item.tags)
+        for type in item.types or (None,)
+    ]
+    return [key for key, _ in pairs], [type for _, type in pairs], None
+
+
+def tag_keys(tags: Iterable[str]) -> list[pgproto.UUID]:
+    """Give what tags are indexed by, as the driver takes it soonest."""
+    return [pgproto.UUID(tag_key(tag)) for tag in tags]
 
 
 def scans(query: AnyQuery) -> bool:

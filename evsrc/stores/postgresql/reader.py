@@ -21,7 +21,7 @@ from .checks import crcs, damaged_row, stream_salt, type_salt
 from .columns import Columns, Learned, unpacked
 from .connections import Db, Server
 from .errors import is_too_large, translated
-from .queries import packed_items, scans
+from .queries import asked, scans
 from .records import Records
 from .schema import Names
 
@@ -215,15 +215,15 @@ class Reader(Generic[E]):
         server: Server | None = None,
     ) -> tuple[int, Columns | None, int]:
         """Give head, events, limit: a lower one, if the page is too large to send."""
-        name, asked = "log_page", tuple[Any, ...]()
+        name, of = "log_page", tuple[Any, ...]()
         if backward or (isinstance(query, Query) and any(i.tags for i in query.items)):
-            name, asked = "log_page_at", (backward, packed_items(query))
+            name, of = "log_page_at", (backward, *asked(query, backward=backward))
         elif isinstance(query, Query):
-            name, asked = "log_page_matching", _columns(query)
+            name, of = "log_page_matching", _columns(query)
         after, end, limit = bounds
         while True:
             try:
-                rows = await self._fetch(name, after, end, limit, *asked, server=server)
+                rows = await self._fetch(name, after, end, limit, *of, server=server)
             except StoreError as error:
                 if limit <= 1 or not is_too_large(error.__cause__):
                     raise

@@ -358,15 +358,14 @@ async def _server(
     if isinstance(source, str):
         _check_room(options[0], 3, "one listens and one appends")
         pool = await open_pool(source, options[0], seconds, options[1])
-        lend, where = lend_from_pool(pool, timeout), place_of(source)
-        kept = Kept(pool, lend)
+        kept = Kept(pool, lend_from_pool(pool, timeout))
         return Server(
-            lend,
-            where,
+            kept.lend,
+            place_of(source),
             timeout=timeout,
             patience=patience,
             end=kept.close,
-            lend_again=kept.lend,
+            lend_again=kept.lend_again,
         )
     if isinstance(source, asyncpg.Pool):
         _check_room(source.get_max_size(), 2, "one of them listens")

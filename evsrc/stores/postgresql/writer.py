@@ -6,7 +6,7 @@ events that are there already, by their ids, are a success.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -44,12 +44,11 @@ from .checks import (
     content_sums,
     rest_sums,
     stream_salt,
-    tag_key,
     type_salt,
 )
 from .connections import Again, Db, Server
 from .errors import concerns_one_job, is_an_answer, may_be_repeated, translated
-from .queries import packed_conditions, packed_items
+from .queries import asked, packed_conditions, tag_keys
 from .schema import Names
 
 T = TypeVar("T")
@@ -187,10 +186,10 @@ class Writer:
         (values,) = self.values(writes)
         (write,) = writes
         expected, tags = write.expected, write.tags
-        condition: tuple[int | None, str | None] = None, None
+        condition: tuple[Any, ...] = None, None, None, None
         if isinstance(expected, AppendCondition):
-            condition = expected.after, packed_items(expected.query)
-        keys = None if tags is None else _tag_keys(tags[0])
+            condition = expected.after, *asked(expected.query)
+        keys = None if tags is None else tag_keys(tags[0])
         arguments = self.lossy, self.wait, *values, keys, *condition
         timeout = self.server.timeout
 
@@ -360,10 +359,6 @@ def _needs_index(write: EncodedWrite) -> bool:
     return write.tags is not None or isinstance(write.expected, AppendCondition)
 
 
-def _tag_keys(tags: Iterable[str]) -> list[pgproto.UUID]:
-    return [pgproto.UUID(tag_key(tag)) for tag in tags]
-
-
 def _tag_columns(writes: Sequence[tuple[int, EncodedWrite]]) -> tuple[Any, ...]:
     """Give events' numbers, types and tags; nothing if no event has tags."""
     if all(write.tags is None for _, write in writes):
@@ -379,7 +374,7 @@ def _tag_columns(writes: Sequence[tuple[int, EncodedWrite]]) -> tuple[Any, ...]:
             number += 1
             numbers += [number] * len(tags)
             types += [type] * len(tags)
-            keys += _tag_keys(tags)
+            keys += tag_keys(tags)
     return numbers, types, keys
 
 

@@ -120,36 +120,52 @@ CREATE FUNCTION @evsrc_tag_key(_tag text) RETURNS uuid LANGUAGE sql IMMUTABLE ST
 AS $$ SELECT encode(substr(sha256(convert_to(_tag, 'UTF8')), 1, 16), 'hex')::uuid $$;
 
 -- The first positions from _after to _last (_backward: the last ones) of what is asked
--- for, each once and in order. _items: an array of {categories, types, tags}, each a
--- list or null; null: everything. Tags are keys. A tag's types are walked through one
--- step of the index for each.
+-- for, each once and in order. A tag's types are walked through one step of the index
+-- for each. What is asked for are, in the simplest and most frequent case (forward only),
+-- _tags, each with the type of the same place in _types (null: with any). Otherwise they
+-- are null, and _items is an array of {categories, types, tags}, each a list or null;
+-- null: everything. Tags are keys.
 CREATE FUNCTION @evsrc_positions(
-  _after bigint, _last bigint, _limit bigint, _backward boolean, _items jsonb
-) RETURNS SETOF bigint LANGUAGE plpgsql STABLE
+  _after bigint, _last bigint, _limit bigint, _backward boolean,
+  _tags uuid[], _types text[], _items jsonb
+) RETURNS bigint[] LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 AS $$
 DECLARE
   _item   jsonb;
-  _tags   uuid[];
   _tag    uuid;
   _others uuid[];
-  _types  text[];
+  _most   int;
+  _few    int;
   _kinds  text[];
   _type   text;
   _within text[];
   _sign   int := CASE WHEN _backward THEN -1 ELSE 1 END;
   _found  bigint[] := '{}';
 BEGIN
-  IF _items IS NULL THEN
-    IF _backward THEN
-      RETURN QUERY SELECT position FROM @evsrc_event
-        WHERE position > _after AND position <= _last ORDER BY position DESC LIMIT _limit;
-    ELSE
-      RETURN QUERY SELECT position FROM @evsrc_event
-        WHERE position > _after AND position <= _last ORDER BY position LIMIT _limit;
-    END IF;
-    RETURN;
+  IF _tags IS NOT NULL THEN
+    RETURN ARRAY(
+      WITH RECURSIVE asked(tag, wanted, type) AS (
+        SELECT tag, wanted, coalesce(wanted,
+                 (SELECT min(t.type) FROM @evsrc_tag AS t WHERE t.tag = given.tag))
+          FROM unnest(_tags, _types) AS given(tag, wanted)
+        UNION ALL
+        SELECT tag, NULL, (SELECT min(t.type) FROM @evsrc_tag AS t
+                            WHERE t.tag = asked.tag AND t.type > asked.type)
+          FROM asked WHERE wanted IS NULL AND type IS NOT NULL)
+      SELECT DISTINCT found.position FROM asked, LATERAL (
+        SELECT t.position FROM @evsrc_tag AS t
+         WHERE t.tag = asked.tag AND t.type = asked.type
+           AND t.position > _after AND t.position <= _last
+         ORDER BY t.position LIMIT _limit) AS found
+       ORDER BY found.position LIMIT _limit);
+  ELSIF _items IS NULL AND _backward THEN
+    RETURN ARRAY(SELECT position FROM @evsrc_event
+      WHERE position > _after AND position <= _last ORDER BY position DESC LIMIT _limit);
+  ELSIF _items IS NULL THEN
+    RETURN ARRAY(SELECT position FROM @evsrc_event
+      WHERE position > _after AND position <= _last ORDER BY position LIMIT _limit);
   END IF;
   FOR _item IN SELECT value FROM jsonb_array_elements(_items) LOOP
     _tags := ARRAY(SELECT jsonb_array_elements_text(_item -> 'tags')::uuid);
@@ -184,12 +200,15 @@ BEGIN
     FOREACH _type IN ARRAY _kinds LOOP
       _tag := _tags[1];
       IF cardinality(_tags) > 1 THEN  -- the rarest is searched, the others looked up
-        SELECT each INTO _tag FROM unnest(_tags) AS each, LATERAL (
-          SELECT count(*) AS n FROM (
-            SELECT FROM @evsrc_tag AS t
-             WHERE t.tag = each AND t.type = _type
-               AND t.position > _after AND t.position <= _last LIMIT 1000) AS few
-          ) AS counted ORDER BY n LIMIT 1;
+        FOREACH _most IN ARRAY ARRAY[30, 1000] LOOP
+          SELECT each, n INTO _tag, _few FROM unnest(_tags) AS each, LATERAL (
+            SELECT count(*) AS n FROM (
+              SELECT FROM @evsrc_tag AS t
+               WHERE t.tag = each AND t.type = _type
+                 AND t.position > _after AND t.position <= _last LIMIT _most) AS first
+            ) AS counted ORDER BY n LIMIT 1;
+          EXIT WHEN _few < _most;
+        END LOOP;
       END IF;
       _others := array_remove(_tags, _tag);
       IF _backward THEN
@@ -217,15 +236,8 @@ BEGIN
       END IF;
     END LOOP;
   END LOOP;
-  RETURN QUERY SELECT p FROM (SELECT DISTINCT unnest(_found) AS p) AS once
-    ORDER BY p * _sign LIMIT _limit;
-END $$;
-
--- The same at the moment of the call, not of the statement: for appends, under the lock.
-CREATE FUNCTION @evsrc_against(_after bigint, _items jsonb) RETURNS bigint
-LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-  RETURN (SELECT @evsrc_positions(_after, 9223372036854775807, 1, true, _items));
+  RETURN ARRAY(SELECT p FROM (SELECT DISTINCT unnest(_found) AS p) AS once
+    ORDER BY p * _sign LIMIT _limit);
 END $$;
 
 CREATE FUNCTION @evsrc_put_dead_letter(_letter @evsrc_dead_letter) RETURNS void
@@ -377,7 +389,8 @@ BEGIN
             LATERAL (SELECT _start + _shift_r[_e_write[r]] + r AS p) AS place
            WHERE _shift_v[_e_write[r]] IS NOT NULL AND p > _change.after);
           IF told[_job] IS NULL THEN
-            told[_job] := @evsrc_against(_change.after, _change.items);
+            told[_job] := (@evsrc_positions(_change.after, 9223372036854775807, 1, true,
+                                            NULL, NULL, _change.items))[1];
           END IF;
           IF told[_job] IS NOT NULL THEN
             _refused := 6;
@@ -553,12 +566,13 @@ BEGIN
 END $$;
 
 -- The most frequent append, one event with serial ordering, in less than half the time.
--- _after: null: there is no condition. position: null: a conflict, or it was here before
--- (ask evsrc_append).
+-- _after: null: there is no condition; what stands against it is what _of_tags, _of_types
+-- and _of_items ask for (see evsrc_positions) after that position. position: null: a
+-- conflict, or it was here before (ask evsrc_append).
 CREATE FUNCTION @evsrc_append_one(
   _lossy boolean, _wait int, _category text, _stream_id text, _expected bigint,
   _id uuid, _type text, _meta bytea, _data bytea, _crc bigint, _seal bigint,
-  _tags uuid[], _after bigint, _items jsonb,
+  _tags uuid[], _after bigint, _of_tags uuid[], _of_types text[], _of_items jsonb,
   OUT version bigint, OUT "position" bigint
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
@@ -587,7 +601,8 @@ BEGIN
           OR (_expected = -2 AND version > 0)) THEN
     RETURN;
   END IF;
-  IF _after IS NOT NULL AND @evsrc_against(_after, _items) IS NOT NULL THEN
+  IF _after IS NOT NULL AND @evsrc_positions(_after, 9223372036854775807, 1, false,
+                              _of_tags, _of_types, _of_items) <> '{}' THEN
     RETURN;
   END IF;
   UPDATE @evsrc_log AS l SET head = l.head + 1
