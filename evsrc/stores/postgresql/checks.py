@@ -10,6 +10,7 @@ No I/O here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from itertools import repeat
 from operator import add, mod, mul, sub
@@ -27,6 +28,7 @@ def stream_salt(category: str, id: str) -> int:
     return crc32(f"{category}\0{id}".encode())
 
 
+@lru_cache(maxsize=10_000)
 def type_salt(type: str) -> int:
     """Give the part of a checksum that is the same for one event type."""
     return crc32(b"type", crc32(type.encode()))
