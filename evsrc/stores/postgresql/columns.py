@@ -14,7 +14,7 @@ _MOST_NAMES: Final = 50_000
 
 
 class Columns(NamedTuple):
-    """Stored events; *sums* is crc + seal, *keys* names stream and type."""
+    """Stored events; *sums* is for `damaged_row`, *keys* names stream and type."""
 
     positions: Sequence[int]
     versions: Sequence[int]

@@ -281,8 +281,7 @@ class Reader(Generic[E]):
         positions, versions, times, sums, ids, keys, metas, data = found
         try:
             streams, types, salts = zip(*self.names.of(keys), strict=True)
-            numbers = versions, positions, times, sums
-            damaged = damaged_row(salts, data, ids, metas, *numbers)
+            damaged = damaged_row(salts, data, ids, metas, sums)
         except UnicodeDecodeError as error:
             raise translated(error, self.server.where) from error
         except (TypeError, AttributeError, ValueError, InvalidStreamError) as error:
