@@ -198,15 +198,13 @@ class Reader(Generic[E]):
         page = None if coming is None else await coming
         if page is None or not _is_full(page, limit):
             page = await self._fetch_page(query, bounds, server=server)
-        if page[1] is not None and _is_full(page, limit):
-            last = page[1].positions[-1]
-            known = end if self.concurrent else min(end, page[0])
-            following = last, end, limit
-            read = partial(self._fetch_page, query, following, server=server)
-            await self.ahead.follow(
-                (last, limit, query, server),
-                read if walking and last + limit <= known else None,
-            )
+        head, found, _ = page
+        if found and _is_full(page, limit):
+            last = found.positions[-1]
+            more = last + limit <= (end if self.concurrent else min(end, head))
+            read = partial(self._fetch_page, query, (last, end, limit), server=server)
+            following = last, limit, query, server
+            await self.ahead.follow(following, read if walking and more else None)
         return page
 
     async def _read_backward(self, query: AnyQuery, before: int, limit: int) -> Page[E]:
