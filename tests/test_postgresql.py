@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 from zlib import crc32
 
@@ -20,6 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
 from evsrc import (
+    ALL,
     ANY,
     NO_STREAM,
     STREAM_EXISTS,
@@ -787,6 +788,108 @@ async def test_a_page_that_is_too_large_comes_in_pieces(
             lengths += [len(recorded.event.text) for recorded in page.events]
             after, head = page.reached, page.head
     assert lengths == [size] * 3
+
+
+# Pages that are read ahead.
+
+
+@pytest.fixture
+async def asked(
+    evsrc_postgres_database: str,
+) -> AsyncIterator[tuple[asyncpg.Pool[Any], list[int]]]:
+    """A pool, and after which position each page was asked for, once it has come."""
+    asked: list[int] = []
+
+    def note(query: Any) -> None:
+        if "array_agg(data)" in query.query:
+            asked.append(query.args[0])
+
+    async def init(connection: Any) -> None:
+        connection.add_query_logger(note)
+
+    async with asyncpg.create_pool(
+        evsrc_postgres_database, min_size=1, max_size=4, init=init
+    ) as pool:
+        yield pool, asked
+
+
+async def walk(store: Store, pages: int, after: int = 0, query: Any = ALL) -> list[int]:
+    """Read up to so many pages of ten; give the positions."""
+    seen: list[int] = []
+    for _ in range(pages):
+        page = await store.read_all(query, after=after, limit=10)
+        seen += [recorded.position for recorded in page.events]
+        after = page.reached
+        if after == page.head:
+            break
+    return seen
+
+
+async def until(asked: list[int], after: int) -> None:
+    async with asyncio.timeout(10):
+        while after not in asked:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("ordering", ["serial", "concurrent"])
+@pytest.mark.parametrize("query", [ALL, Query.of(types=["fact"])])
+async def test_a_walk_has_its_next_page_read_ahead(
+    asked: tuple[asyncpg.Pool[Any], list[int]], ordering: Ordering, query: Any
+) -> None:
+    """From its second page on; each page is asked for once, and nothing is missing."""
+    pool, pages = asked
+    async with await postgresql_store(pool, CODEC, ordering=ordering) as store:
+        await store.append(write(*range(47)))
+        first, *others = [n + 1 for n in range(47)]
+        assert await walk(store, 2, query=query) == [first, *others[:19]]
+        await until(pages, 20)
+        await store.append(write(*range(5)))
+        assert await walk(store, 9, 20, query) == list(range(21, 53))
+    assert pages == sorted(set(pages))
+    assert len(pages) <= len({0, 10, 20, 30, 40, 50, 52})
+
+
+async def test_only_a_walk_reads_ahead(
+    asked: tuple[asyncpg.Pool[Any], list[int]],
+) -> None:
+    """Lone pages, pages near the end and readers inside a transaction do not."""
+    pool, pages = asked
+    async with await postgresql_store(pool, CODEC) as store:
+        await store.append(write(*range(38)))
+        await walk(store, 1)
+        await walk(store, 1, 20)
+        await walk(store, 2, 20)
+        async with store.transaction() as tx:
+            await walk(cast("Store", tx), 2)
+        assert await walk(store, 1) == list(range(1, 11))
+    assert pages == [0, 20, 20, 30, 0, 10, 0]
+
+
+@pytest.mark.parametrize("kept", [0, 60])
+async def test_nothing_is_left_of_a_walk_that_ends(
+    asked: tuple[asyncpg.Pool[Any], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    kept: float,
+) -> None:
+    """A page that nobody comes for is dropped, in time or when the store is closed."""
+    monkeypatch.setattr("evsrc.stores.postgresql.ahead._KEPT", kept)
+    others = asyncio.all_tasks()
+    pool, _ = asked
+    async with await postgresql_store(pool, CODEC) as store:
+        await store.append(write(*range(100)))
+        stores = asyncio.all_tasks()
+        assert await walk(store, 9) == list(range(1, 91)), "a late page is read again"
+        await walk(store, 2)
+        if kept == 0:
+            await no_more_than(stores)
+    await no_more_than(others)  # the driver is still giving connections back
+    assert pool.get_idle_size() == pool.get_size()
+
+
+async def no_more_than(tasks: set[asyncio.Task[Any]]) -> None:
+    async with asyncio.timeout(10):
+        while not asyncio.all_tasks() <= tasks:
+            await asyncio.sleep(0)
 
 
 # A replica.

@@ -357,3 +357,30 @@ async def test_a8_a_head_below_the_log_is_damage() -> None:
                 with pytest.raises(CorruptionError):
                     await read_everything(store)
         await db.close()
+
+
+@pytest.mark.parametrize("column", ["position", "version", "at", "crc", "seal"])
+async def test_a8_a_number_that_changed_is_damage(
+    evsrc_postgres_database: str, column: str
+) -> None:
+    """Whatever an event's number became, a little or the most that its column holds."""
+    url = evsrc_postgres_database
+    db = await asyncpg.connect(url)
+    async with await open_store(url, "numbers", "concurrent") as store:
+        await fill(store)
+        await db.execute("SET session_replication_role = replica")  # no trigger
+        most = 2**31 if column in ("crc", "seal") else 2**63
+        here = "FROM numbers_event WHERE event_id = $1"
+        last = (await store.read_all()).events[-1]
+        (true,) = await db.fetchrow(f"SELECT {column} {here}", last.id)
+        change = f"UPDATE numbers_event SET {column} = $2 WHERE event_id = $1"
+        for false in (true + 1, true ^ 2**30, -true, most - 1, -most, 0):
+            await db.execute(change, last.id, false)
+            with pytest.raises(CorruptionError):
+                await store.find(last.id)
+            if column != "position":  # or it may be beyond the head
+                with pytest.raises(CorruptionError):
+                    await store.read_all()
+        await db.execute(change, last.id, true)
+        assert await store.verify() == ()
+    await db.close()

@@ -3,13 +3,14 @@
 An event's row has two: `crc` covers what folding needs (stream, version, type, data),
 `seal` the rest (id, metadata, time, position). The client makes CRC-32 of the bytes;
 the database adds the numbers that only it knows, modulo a prime, so that no change of
-up to four bytes in one of them cancels out. Both are stored 2**31 lower, to fit an int.
-No I/O here.
+up to four bytes in one of them cancels out, and for `damaged_row` takes off those that
+it finds. Both are stored 2**31 lower, to fit an int. No I/O here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from itertools import repeat
 from operator import add, mod, mul, sub
@@ -27,6 +28,7 @@ def stream_salt(category: str, id: str) -> int:
     return crc32(f"{category}\0{id}".encode())
 
 
+@lru_cache(maxsize=10_000)
 def type_salt(type: str) -> int:
     """Give the part of a checksum that is the same for one event type."""
     return crc32(b"type", crc32(type.encode()))
@@ -68,21 +70,15 @@ def damaged_row(
     data: Iterable[bytes],
     ids: Iterable[bytes],
     metas: Sequence[bytes | None],
-    versions: Iterable[int],
-    positions: Iterable[int],
-    times: Iterable[int],
     stored: Iterable[int],
 ) -> int | None:
-    """Hold events against the sum of crc and seal; give the first that differs.
+    """Hold events against what crc and seal say; give the first that differs.
 
-    Each salt is that of a stream and that of a type together.
+    Each salt is that of a stream and that of a type together. *stored* is the sum of
+    crc and seal, less what the row's version, position and time add to it.
     """
     sums = map(add, map(crc32, data, salts), rest_sums(ids, metas))
-    numbers = zip(sums, versions, positions, times, stored, strict=True)
-    over = [  # in one expression: it is the numbers beyond 2**30 that cost
-        (bytes + (version + position) * _FACTOR + time - sum) % _PRIME
-        for bytes, version, position, time, sum in numbers
-    ]
+    over = [(sum - said) % _PRIME for sum, said in zip(sums, stored, strict=True)]
     if over.count(_LOWERED) == len(over):
         return None
     return next(n for n, each in enumerate(over) if each != _LOWERED)

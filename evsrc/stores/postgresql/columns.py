@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import iter_unpack, unpack
+from struct import unpack
 from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 from ...core.event import StreamName
-from .checks import stream_salt, type_salt
+from .checks import type_salt
 
 _MOST_NAMES: Final = 50_000
 
 
 class Columns(NamedTuple):
-    """Stored events; *sums* is crc + seal, *keys* names stream and type."""
+    """Stored events; *sums* is for `damaged_row`, *keys* names stream and type."""
 
     positions: Sequence[int]
     versions: Sequence[int]
@@ -29,8 +30,7 @@ def unpacked(page: Sequence[Any]) -> Columns:
     """Unpack a page that came as one value a column.
 
     Raises:
-        struct.error, AttributeError: an event has lost a value. (An id that is missing
-            is noticed when the columns are put together.)
+        struct.error, AttributeError: an event has lost a value.
     """
     positions, versions, times, sums, ids, keys, metas, data = page
     integers = f">{len(data)}q"
@@ -39,7 +39,7 @@ def unpacked(page: Sequence[Any]) -> Columns:
         unpack(integers, versions),
         unpack(integers, times),
         unpack(integers, sums),
-        [id for (id,) in iter_unpack("16s", ids)],
+        unpack("16s" * len(data), ids),
         keys.split(b"\xff"),
         metas,
         data,
@@ -79,7 +79,9 @@ class Learned:
         return [known[key] for key in keys]
 
     def _learnt(self, key: bytes) -> Named:
-        category, id, type = map(bytes.decode, key.split(b"\0"))
+        name, kind = key.rsplit(b"\0", 1)
+        category, id = name.decode().split("\0")
+        type = kind.decode()
         type = self.types.setdefault(type, type)  # one text for all events
-        salt = stream_salt(category, id) + type_salt(type)
+        salt = crc32(name) + type_salt(type)  # `stream_salt`, of the bytes at hand
         return Named(StreamName(category, id), type, salt)

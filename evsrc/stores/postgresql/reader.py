@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Sequence
-from typing import Any, Final, Generic
+from functools import partial
+from typing import Any, Final, Generic, TypeAlias
 from uuid import UUID
 
 from ...core.codec import Codec, Envelope, opaque_codec
@@ -17,6 +18,7 @@ from ...core.errors import CorruptionError, InvalidStreamError, StoreError
 from ...core.event import E, Recorded, StreamName
 from ...core.expectation import ALL, AnyQuery, Query
 from ...ports import START, Loaded, Page
+from .ahead import Ahead
 from .checks import crcs, damaged_row, stream_salt, type_salt
 from .columns import Columns, Learned, unpacked
 from .connections import Db, Server
@@ -28,6 +30,7 @@ from .schema import Names
 _log: Final = logging.getLogger("evsrc")
 _WINDOW: Final = 100_000
 _LAST: Final = 2**62
+_Fetched: TypeAlias = tuple[int, Columns | None, int]
 
 
 class Reader(Generic[E]):
@@ -44,11 +47,11 @@ class Reader(Generic[E]):
     ) -> None:
         self.server = server
         self.replica = replica
+        self.ahead: Ahead[_Fetched] | None = None  # inside a transaction there is none
         self.codec = codec
         self.concurrent = concurrent
         self.watermark = START  # concurrent: known to be final
         self.names = Learned()
-        self.salts: dict[str, int] = {}
         self.records = Records(server, names)
         self._names = names
         self._sql: dict[str, str] = {}
@@ -88,11 +91,8 @@ class Reader(Generic[E]):
         stored, types, data = zip(*rows, strict=True)
         salts = [stream_salt(stream.category, stream.id)] * len(rows)
         try:
-            for type in set(types) - self.salts.keys():
-                self.salts[type] = type_salt(type)
-                self.names.types[type] = type
-            kinds = map(self.salts.__getitem__, types)
-            found = crcs(salts, kinds, range(after + 1, head + 1), data)
+            self.names.types.update((type, type) for type in set(types))
+            found = crcs(salts, map(type_salt, types), range(after + 1, head + 1), data)
         except (TypeError, AttributeError) as error:
             raise CorruptionError("an event's row has lost a value") from error
         if found != list(stored):
@@ -167,7 +167,7 @@ class Reader(Generic[E]):
         server: Server | None = None,
     ) -> Page[E]:
         bounds = after, end, limit
-        head, found, limit = await self._fetch_page(query, bounds, server=server)
+        head, found, limit = await self._next_page(query, bounds, server)
         last = found.positions[-1] if found else head
         if final is None and last > head:
             raise CorruptionError(
@@ -183,6 +183,29 @@ class Reader(Generic[E]):
             _check_dense(positions, after, min(end, after + limit))
         reached = last if len(events) == limit else end
         return Page(events, reached, head)
+
+    async def _next_page(
+        self, query: AnyQuery, bounds: tuple[int, int, int], server: Server | None
+    ) -> _Fetched:
+        """Fetch a page, or take it if it was read ahead; have the next one read ahead.
+
+        A page read ahead counts only if it is full: nothing can be missing in it then.
+        """
+        after, end, limit = bounds
+        if self.ahead is None:
+            return await self._fetch_page(query, bounds, server=server)
+        walking, coming = self.ahead.take((after, limit, query, server))
+        page = None if coming is None else await coming
+        if page is None or not _is_full(page, limit):
+            page = await self._fetch_page(query, bounds, server=server)
+        head, found, _ = page
+        if found and _is_full(page, limit):
+            last = found.positions[-1]
+            more = last + limit <= (end if self.concurrent else min(end, head))
+            read = partial(self._fetch_page, query, (last, end, limit), server=server)
+            following = last, limit, query, server
+            await self.ahead.follow(following, read if walking and more else None)
+        return page
 
     async def _read_backward(self, query: AnyQuery, before: int, limit: int) -> Page[E]:
         """Give a page of the log before a position (START: its end), newest first."""
@@ -213,7 +236,7 @@ class Reader(Generic[E]):
         *,
         backward: bool = False,
         server: Server | None = None,
-    ) -> tuple[int, Columns | None, int]:
+    ) -> _Fetched:
         """Give head, events, limit: a lower one, if the page is too large to send."""
         name, of = "log_page", tuple[Any, ...]()
         if backward or (isinstance(query, Query) and any(i.tags for i in query.items)):
@@ -256,8 +279,7 @@ class Reader(Generic[E]):
         positions, versions, times, sums, ids, keys, metas, data = found
         try:
             streams, types, salts = zip(*self.names.of(keys), strict=True)
-            numbers = versions, positions, times, sums
-            damaged = damaged_row(salts, data, ids, metas, *numbers)
+            damaged = damaged_row(salts, data, ids, metas, sums)
         except UnicodeDecodeError as error:
             raise translated(error, self.server.where) from error
         except (TypeError, AttributeError, ValueError, InvalidStreamError) as error:
@@ -309,6 +331,7 @@ class Reader(Generic[E]):
         undecoded = Reader(
             self.server, self._names, opaque_codec(), concurrent=self.concurrent
         )
+        undecoded.ahead = self.ahead
         after = START
         while True:
             page = await undecoded.read_all(after=after)
@@ -356,6 +379,10 @@ def _unpacked(row: Sequence[Any]) -> tuple[int, Columns | None]:
         return head, unpacked(packed)
     except (struct.error, AttributeError) as error:
         raise CorruptionError("an event's row has lost a value") from error
+
+
+def _is_full(page: _Fetched, limit: int) -> bool:
+    return page[1] is not None and len(page[1].positions) == limit
 
 
 def _check_dense(positions: Sequence[int], after: int, end: int) -> None:

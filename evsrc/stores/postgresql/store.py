@@ -37,6 +37,7 @@ from ...ports import (
 from ..commits import Commits, Job, encode_write
 from ..transactions import watched
 from ..wakeup import Wakeup
+from .ahead import Ahead
 from .connections import (
     Db,
     Kept,
@@ -219,6 +220,8 @@ async def postgresql_store(
             copy = await _server(replica, (seconds[0], 0), options)
             opening.push_async_callback(copy.close)
         reader = Reader(server, names, codec, concurrent=concurrent, replica=copy)
+        reader.ahead = Ahead()
+        opening.push_async_callback(reader.ahead.close)
         wakeup = Wakeup()
         wakeup.head = await reader.head()
         opened = opening.pop_all()

@@ -88,7 +88,6 @@ class Writer:
         self.each = names.sql("append_each")
         self.concurrent = concurrent
         self.lossy = lossy
-        self.salts: dict[str, int] = {}
         self.head = 0  # the highest position that a call has reported
 
     async def commit(self, jobs: Sequence[Job]) -> list[Verdict]:
@@ -235,7 +234,7 @@ class Writer:
                 write.data,
             )
             category, name = write.stream.category, write.stream.id
-            crc = crc32(data, stream_salt(category, name) + self.salt_of(type))
+            crc = crc32(data, stream_salt(category, name) + type_salt(type))
             seal = crc32(meta or b"", crc32(id))
             uuid = pgproto.UUID(id)  # sooner made than the standard library's
             where = category, name, _number(write.expected)
@@ -284,13 +283,6 @@ class Writer:
                 if races >= _RACES:
                     raise
 
-    def salt_of(self, type: str) -> int:
-        """Give the salt of an event type, which is remembered."""
-        salt = self.salts.get(type)
-        if salt is None:
-            salt = self.salts[type] = type_salt(type)
-        return salt
-
     def arguments(self, jobs: Sequence[Job]) -> tuple[Any, ...]:
         """Give *jobs* as the function's arrays, from `_jobs` on."""
         writes = [(j, write) for j, job in enumerate(jobs, 1) for write in job.writes]
@@ -312,7 +304,7 @@ class Writer:
             metas += write.metas
             data += write.data
             salt = repeat(index[write.stream][1])
-            crcs += content_sums(salt, map(self.salt_of, write.types), write.data)
+            crcs += content_sums(salt, map(type_salt, write.types), write.data)
         seals = list(rest_sums(ids, metas))
         also = [
             {"job": j, "n": n, **change.packed}
