@@ -225,8 +225,7 @@ class Reader(Generic[E]):
             raise CorruptionError(f"the event at position {position} is damaged")
         ids, keys, versions, times, types = unpacked(envelopes)
         self._learn_names(types)
-        self._learn_streams(keys)
-        streams = list(map(self.streams.__getitem__, keys))
+        streams = self._streams_of(keys)
         names = list(map(self.names.__getitem__, types))
         restore = self.codec.restore
         if restore is None:
@@ -248,21 +247,23 @@ class Reader(Generic[E]):
         self.names = {key: checked_name(key, name, crc) for key, name, crc in rows}
         self.keys = {name: key for key, name in self.names.items()}
 
+    def _streams_of(self, keys: Sequence[int]) -> list[StreamName]:
+        try:
+            return list(map(self.streams.__getitem__, keys))
+        except KeyError:
+            self._learn_streams(keys)
+        return list(map(self.streams.__getitem__, keys))
+
     def _learn_streams(self, keys: Iterable[int]) -> None:
         if len(self.streams) > _MOST_STREAMS:
             self.streams.clear()
         # one by one: a difference of sets would walk through all streams that are known
         missing = [key for key in set(keys) if key not in self.streams]
-        if not missing:
-            return
-        try:
-            asked = json.dumps(sorted(missing))
-        except TypeError as error:  # a key of another type than was written
-            raise CorruptionError(f"a stream's key is damaged: {error}") from error
-        rows = self.db.execute(sql("streams_by_key"), (asked,))
-        self.streams |= {row[0]: checked_stream(*row)[0] for row in rows}
-        if any(key not in self.streams for key in missing):
+        rows = self.db.execute(sql("streams_by_key"), (json.dumps(missing),)).fetchall()
+        if len(rows) != len(missing):
             raise CorruptionError("the rows of some streams are gone")
+        for row in rows:
+            self.streams[row[0]] = checked_stream(*row)[0]
 
     # Checkpoints and snapshots.
 
