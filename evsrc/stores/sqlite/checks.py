@@ -70,7 +70,7 @@ def sealed(
 ) -> list[bytes]:
     """Pack the envelopes of many events."""
     packed = list(map(_pack, ids, streams, versions, times, types))
-    sums = map(crc32, packed, _sums(positions, metas, data))
+    sums = row_sums(positions, packed, metas, data)
     return [
         each + sum.to_bytes(4, "little") for each, sum in zip(packed, sums, strict=True)
     ]
@@ -82,17 +82,14 @@ def row_sums(
     metas: Sequence[bytes | None],
     data: Iterable[bytes],
 ) -> Iterator[int]:
-    """Check many rows, without a Python loop: those that are whole have `WHOLE`."""
-    return map(crc32, envelopes, _sums(positions, metas, data))
-
-
-def _sums(
-    positions: Iterable[int], metas: Sequence[bytes | None], data: Iterable[bytes]
-) -> Iterator[int]:
-    sums = map(crc32, data, positions)
+    """Check many rows, without a Python loop: those that are whole give `WHOLE`."""
+    parts: Iterable[tuple[bytes, ...]] = zip(data, envelopes, strict=True)
     if any(metas):
-        return map(crc32, [meta or b"" for meta in metas], sums)
-    return sums
+        parts = [
+            (each, b"\0", meta, envelope) if meta else (each, envelope)
+            for (each, envelope), meta in zip(parts, metas, strict=True)
+        ]
+    return map(crc32, map(b"".join, parts), positions)
 
 
 def unpacked(envelopes: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
