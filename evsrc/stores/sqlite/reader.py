@@ -13,7 +13,7 @@ from typing import Any, Final, Generic
 
 from ...core.codec import Codec, Envelope
 from ...core.errors import CorruptionError
-from ...core.event import E, Recorded, StreamName
+from ...core.event import NO_TAGS, E, Recorded, StreamName
 from ...core.expectation import AnyQuery, Query, matches
 from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
@@ -336,14 +336,20 @@ class Reader(Generic[E]):
                 break
             tags += sum(self._verify_tags(recorded) for recorded in page.events)
             after = page.reached
-        for position, *row in self.db.execute(
-            "SELECT position, stream, version, type, at, envelope FROM evsrc_event"
-        ):
-            if not agrees(*row):
-                raise CorruptionError(f"the row at position {position} is damaged")
+        self._verify_columns(after)
         (stored,) = self.db.execute("SELECT count(*) FROM evsrc_tag").fetchone()
         if stored != tags:
             raise CorruptionError(f"the index of tags has {stored} rows, not {tags}")
+
+    def _verify_columns(self, last: int) -> None:
+        """See that SQL searches for what the envelopes hold, which are whole."""
+        for position, *row in self.db.execute(
+            "SELECT position, stream, version, type, at, envelope FROM evsrc_event "
+            "WHERE position <= ?",
+            (last,),
+        ):
+            if not agrees(*row):
+                raise CorruptionError(f"the row at position {position} is damaged")
 
     def _verify_tags(self, recorded: Recorded[Any]) -> int:
         """See that the index has an event's tags; tell how many."""
@@ -360,8 +366,20 @@ class Reader(Generic[E]):
 def _asked_for(
     query: AnyQuery, events: tuple[Recorded[E], ...]
 ) -> tuple[Recorded[E], ...]:
-    """Leave out those that only share the hash of a tag with what was asked for."""
-    if not isinstance(query, Query) or not any(item.tags for item in query.items):
+    """Leave out those that only share the hash of a tag with what was asked for.
+
+    Raises:
+        CorruptionError: the columns that were searched say something else than the
+            event.
+    """
+    if not isinstance(query, Query):
+        return events
+    if not any(item.tags for item in query.items):
+        for category, type in {(each.stream.category, each.type) for each in events}:
+            if not matches(query, category, type, NO_TAGS):
+                raise CorruptionError(
+                    f"an event {type!r} of {category!r} is where others are searched"
+                )
         return events
     return tuple(
         [
