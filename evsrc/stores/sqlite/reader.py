@@ -231,8 +231,8 @@ class Reader(Generic[E]):
         if restore is None:
             events = self.codec.decode_all(types, self.names, data)
         else:
-            envelopes = map(Envelope, ids, streams, versions, metas)
-            events = list(map(restore, names, data, envelopes))
+            known = map(Envelope, ids, streams, versions, metas)
+            events = list(map(restore, names, data, known))
         values = (events, names, streams, versions, positions, ids, metas, times)
         return tuple(map(Recorded, *values))
 
