@@ -113,7 +113,7 @@ class Loop(Generic[E]):
     async def _next_page(self) -> Page[E]:
         """Give the page to handle, and begin to read the one after it.
 
-        The next page is read while this one's checkpoint is being committed.
+        The next page is read while this one is handled and its checkpoint committed.
         """
         ahead, self._ahead = self._ahead, None
         try:
@@ -124,6 +124,7 @@ class Loop(Generic[E]):
             raise CheckpointAheadError(self._run.name, self._run.position, page.head)
         if page.reached < page.head and not self._run.held:
             self._ahead = asyncio.ensure_future(self._read(page.reached))
+            await asyncio.sleep(0)  # or it would begin only when a handler waits
         return page
 
     async def _read(self, after: int) -> Page[E]:

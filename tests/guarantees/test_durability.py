@@ -230,11 +230,14 @@ async def outcome_of(damaged: bytes, folder: Path, truth: dict[str, Any]) -> str
 
 
 async def test_a8_filtered_reads_are_checked_by_verify(tmp_path: Path) -> None:
-    """A changed type or category cannot hide an event from `verify`."""
+    """A changed type or category hides no event from `verify`, and shows none."""
     path = tmp_path / "events.db"
     async with await sqlite_store(path, CODEC) as store:
         await fill(store)
-    for column in ("type", "category"):
+    for column, wrong in (
+        ("type", Query.of(types=["note"])),
+        ("category", Query.of(categories=["fact"])),
+    ):
         with sqlite3.connect(path) as db:
             db.execute("DROP TRIGGER IF EXISTS evsrc_event_is_a_fact_update")
             db.execute(
@@ -245,6 +248,8 @@ async def test_a8_filtered_reads_are_checked_by_verify(tmp_path: Path) -> None:
             assert await store.verify() != ()
             page = await store.read_all(Query.of(types=["fact"]), limit=2)
             assert [r.position for r in page.events] == [1, 2]
+            with pytest.raises(CorruptionError, match="searched"):
+                await store.read_all(wrong)
         with sqlite3.connect(path) as db:
             db.execute(
                 f"UPDATE evsrc_event SET {column} = {column} - 1 WHERE position = 3"

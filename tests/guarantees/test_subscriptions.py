@@ -28,7 +28,7 @@ from evsrc import (
 from evsrc.core.errors import CheckpointAheadError, SubscriptionError
 from evsrc.core.snapshot import Snapshotting, every
 from evsrc.core.view import View
-from evsrc.ports import Checkpoint, EventStore, SaveCheckpoint
+from evsrc.ports import Checkpoint, EventStore, Page, SaveCheckpoint
 from evsrc.runtime.delivery import Parked, Progress, State
 from evsrc.runtime.project import project
 from evsrc.runtime.projection import ViewProjection
@@ -434,3 +434,23 @@ async def test_a_projection_without_its_checkpoint_is_folded_anew(store: Store) 
             await half.delete("n")
         await fill(store, 10)
     assert projection.state == 30
+
+
+async def test_the_next_page_is_read_before_this_one_is_handled(store: Store) -> None:
+    """A handler that never waits does not keep the store from reading on."""
+    await fill(store, 40)
+    steps: list[str] = []
+
+    async def read_all(*query: Any, **places: Any) -> Page[Any]:
+        steps.append("read")
+        return await store.read_all(*query, **places)
+
+    async def handle(_: Any) -> None:
+        steps.append("handle")
+
+    noted = replace(store, read_all=read_all)
+    async with subscribe(noted, "eager", handle, Delivery(page=10)) as reading:
+        await reading.caught_up(SOON)
+    each = "".join(step[0] for step in steps)
+    assert each.startswith("rr" + "h" * 10 + "r" + "h" * 10 + "r" + "h" * 10)
+    assert each.count("h") == 40

@@ -1,19 +1,21 @@
 """Compute the keys and checksums that make changed bytes visible.
 
-An event's `seal` covers its whole row. A stream's `content` covers the types and data
-of all its events in order, so that folding checks them in one go and reads nothing else
-of them. All are CRC-32. No I/O here.
+An event's `envelope` ends in a checksum of its whole row. A stream's `content` covers
+the types and data of all its events in order, so that folding checks them in one go and
+reads nothing else of them. All are CRC-32. No I/O here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
-_pack: Final = Struct("<5q").pack
+_pack: Final = Struct("<16sqqqI").pack
+_unpack: Final = Struct("<16sqqqI4x").iter_unpack
+WHOLE: Final = 0x2144DF1C  # the CRC-32 of whatever ends in its own CRC-32
 
 
 def stream_key(category: str, id: str) -> int:
@@ -56,17 +58,47 @@ def name_crc(key: int, name: str) -> int:
     return crc32(f"{key}/{name}".encode())
 
 
-def event_seals(
+def sealed(
     positions: Iterable[int],
     streams: Iterable[int],
     versions: Iterable[int],
     types: Iterable[int],
     ids: Iterable[bytes],
     times: Iterable[int],
-    metas: Iterable[bytes | None],
+    metas: Sequence[bytes | None],
     data: Iterable[bytes],
-) -> list[int]:
-    """Check the rows of many events, without a Python loop."""
-    numbers = map(_pack, positions, streams, versions, types, times)
-    parts = zip(numbers, ids, [meta or b"" for meta in metas], data, strict=True)
-    return list(map(crc32, map(b"\0".join, parts)))
+) -> list[bytes]:
+    """Pack the envelopes of many events."""
+    packed = list(map(_pack, ids, streams, versions, times, types))
+    sums = row_sums(positions, packed, metas, data)
+    return [
+        each + sum.to_bytes(4, "little") for each, sum in zip(packed, sums, strict=True)
+    ]
+
+
+def row_sums(
+    positions: Iterable[int],
+    envelopes: Iterable[bytes],
+    metas: Sequence[bytes | None],
+    data: Iterable[bytes],
+) -> Iterator[int]:
+    """Check many rows, without a Python loop: those that are whole give `WHOLE`."""
+    parts: Iterable[tuple[bytes, ...]] = zip(data, envelopes, strict=True)
+    if any(metas):
+        parts = [
+            (each, b"\0", meta, envelope) if meta else (each, envelope)
+            for (each, envelope), meta in zip(parts, metas, strict=True)
+        ]
+    return map(crc32, map(b"".join, parts), positions)
+
+
+def unpacked(envelopes: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
+    """Give what whole envelopes hold, as columns: id, stream, version, time, type."""
+    return zip(*_unpack(b"".join(envelopes)), strict=True)
+
+
+def agrees(
+    stream: object, version: object, type: object, at: object, envelope: bytes
+) -> bool:
+    """Tell whether the columns that SQL looks for are as a whole envelope has them."""
+    return next(_unpack(envelope))[1:] == (stream, version, at, type)

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import struct
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Generic
 
 from ...core.codec import Codec, Envelope
 from ...core.errors import CorruptionError
-from ...core.event import E, Recorded, StreamName
+from ...core.event import NO_TAGS, E, Recorded, StreamName
 from ...core.expectation import AnyQuery, Query, matches
 from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
 from ..rows import snapshot_crc
-from .checks import content_crc, event_seals, tag_key
+from .checks import WHOLE, agrees, content_crc, row_sums, tag_key, unpacked
 from .errors import checked_name, checked_stream
 from .queries import Asked
 from .records import verify_records
@@ -105,9 +104,11 @@ class Reader(Generic[E]):
             rows = self.db.execute(sql(statement), (key, bound, count)).fetchall()
         _check_complete(name, len(rows), count)
         self.streams[key] = name
-        positions, *columns = zip(*rows, strict=True)
+        events = self._recorded(*zip(*rows, strict=True))
         versions = range(bound + step, bound + step * (count + 1), step)
-        events = self._recorded(positions, [key] * count, versions, *columns)
+        for recorded, version in zip(events, versions, strict=True):
+            if recorded.version != version or recorded.stream != name:
+                raise CorruptionError(f"stream {str(name)!r} is damaged at {version}")
         return Page(events, versions[-1], head)
 
     # The log.
@@ -121,9 +122,8 @@ class Reader(Generic[E]):
             asked = self._asked(query)
             end = min(head, after + _WINDOW) if asked is None or asked.scans else head
             positions, columns = self._found(asked, after, end, limit)
-            if not positions:
-                return Page((), end, head)
-            self._learn_streams(columns[0])
+        if not positions:
+            return Page((), end, head)
         events = self._recorded(positions, *columns)
         reached = positions[-1] if len(positions) == limit else end
         return Page(_asked_for(query, events), reached, head)
@@ -138,8 +138,6 @@ class Reader(Generic[E]):
             asked = self._asked(query)
             start = START if asked and not asked.scans else max(START, last - _WINDOW)
             positions, columns = self._found(asked, start, last, limit, backward=True)
-            if positions:
-                self._learn_streams(columns[0])
         events = self._recorded(positions, *columns) if positions else ()
         reached = start + 1 if start else START
         if len(positions) == limit:
@@ -203,49 +201,38 @@ class Reader(Generic[E]):
 
     def find(self, event_id: bytes) -> Recorded[E] | None:
         """Give the event of an id."""
-        with self._snapshot():
-            row = self.db.execute(sql("find"), (event_id,)).fetchone()
-            if row is None:
-                return None
-            self._learn_streams(row[1:2])
-        return self._recorded(*zip(row, strict=True))[0]
+        row = self.db.execute(sql("find"), (event_id,)).fetchone()
+        return None if row is None else self._recorded(*zip(row, strict=True))[0]
 
     # Rows to events.
 
     def _recorded(
         self,
         positions: Sequence[int],
-        keys: Sequence[int],
-        versions: Sequence[int],
-        *columns: Sequence[Any],
+        envelopes: Sequence[bytes],
+        metas: Sequence[bytes | None],
+        data: Sequence[bytes],
     ) -> tuple[Recorded[E], ...]:
-        """Give checked rows as events; columns, not rows, so that loops run in C.
-
-        Args:
-            positions: where they are in the log.
-            keys: their streams.
-            versions: where they are in their streams.
-            columns: type, id, at, meta, data and seal.
-        """
-        types, ids, times, metas, data, seals = columns
-        self._learn_names(types)
-        row = positions, keys, versions, types, ids, times, metas, data
+        """Give checked rows as events; columns, not rows, so that loops run in C."""
+        row = positions, envelopes, metas, data
         try:
-            found = event_seals(*row)
-        except (TypeError, struct.error) as error:  # of another type than was written
+            whole = set(row_sums(*row)) == {WHOLE}
+        except TypeError as error:  # of another type than was written
             raise CorruptionError(f"a row of the log is damaged: {error}") from error
-        if found != list(seals):
-            checked = zip(positions, found, seals, strict=True)
-            position = next(at for at, right, seal in checked if right != seal)
+        if not whole:
+            checked = zip(positions, row_sums(*row), strict=True)
+            position = next(at for at, sum in checked if sum != WHOLE)
             raise CorruptionError(f"the event at position {position} is damaged")
-        streams = list(map(self.streams.__getitem__, keys))
+        ids, keys, versions, times, types = unpacked(envelopes)
+        self._learn_names(types)
+        streams = self._streams_of(keys)
         names = list(map(self.names.__getitem__, types))
         restore = self.codec.restore
         if restore is None:
             events = self.codec.decode_all(types, self.names, data)
         else:
-            envelopes = map(Envelope, ids, streams, versions, metas)
-            events = list(map(restore, names, data, envelopes))
+            known = map(Envelope, ids, streams, versions, metas)
+            events = list(map(restore, names, data, known))
         values = (events, names, streams, versions, positions, ids, metas, times)
         return tuple(map(Recorded, *values))
 
@@ -260,21 +247,23 @@ class Reader(Generic[E]):
         self.names = {key: checked_name(key, name, crc) for key, name, crc in rows}
         self.keys = {name: key for key, name in self.names.items()}
 
+    def _streams_of(self, keys: Sequence[int]) -> list[StreamName]:
+        try:
+            return list(map(self.streams.__getitem__, keys))
+        except KeyError:
+            self._learn_streams(keys)
+        return list(map(self.streams.__getitem__, keys))
+
     def _learn_streams(self, keys: Iterable[int]) -> None:
         if len(self.streams) > _MOST_STREAMS:
             self.streams.clear()
         # one by one: a difference of sets would walk through all streams that are known
         missing = [key for key in set(keys) if key not in self.streams]
-        if not missing:
-            return
-        try:
-            asked = json.dumps(sorted(missing))
-        except TypeError as error:  # a key of another type than was written
-            raise CorruptionError(f"a stream's key is damaged: {error}") from error
-        rows = self.db.execute(sql("streams_by_key"), (asked,))
-        self.streams |= {row[0]: checked_stream(*row)[0] for row in rows}
-        if any(key not in self.streams for key in missing):
+        rows = self.db.execute(sql("streams_by_key"), (json.dumps(missing),)).fetchall()
+        if len(rows) != len(missing):
             raise CorruptionError("the rows of some streams are gone")
+        for row in rows:
+            self.streams[row[0]] = checked_stream(*row)[0]
 
     # Checkpoints and snapshots.
 
@@ -347,9 +336,20 @@ class Reader(Generic[E]):
                 break
             tags += sum(self._verify_tags(recorded) for recorded in page.events)
             after = page.reached
+        self._verify_columns(after)
         (stored,) = self.db.execute("SELECT count(*) FROM evsrc_tag").fetchone()
         if stored != tags:
             raise CorruptionError(f"the index of tags has {stored} rows, not {tags}")
+
+    def _verify_columns(self, last: int) -> None:
+        """See that SQL searches for what the envelopes hold, which are whole."""
+        for position, *row in self.db.execute(
+            "SELECT position, stream, version, type, at, envelope FROM evsrc_event "
+            "WHERE position <= ?",
+            (last,),
+        ):
+            if not agrees(*row):
+                raise CorruptionError(f"the row at position {position} is damaged")
 
     def _verify_tags(self, recorded: Recorded[Any]) -> int:
         """See that the index has an event's tags; tell how many."""
@@ -366,8 +366,20 @@ class Reader(Generic[E]):
 def _asked_for(
     query: AnyQuery, events: tuple[Recorded[E], ...]
 ) -> tuple[Recorded[E], ...]:
-    """Leave out those that only share the hash of a tag with what was asked for."""
-    if not isinstance(query, Query) or not any(item.tags for item in query.items):
+    """Leave out those that only share the hash of a tag with what was asked for.
+
+    Raises:
+        CorruptionError: the columns that were searched say something else than the
+            event.
+    """
+    if not isinstance(query, Query):
+        return events
+    if not any(item.tags for item in query.items):
+        for category, type in {(each.stream.category, each.type) for each in events}:
+            if not matches(query, category, type, NO_TAGS):
+                raise CorruptionError(
+                    f"an event {type!r} of {category!r} is where others are searched"
+                )
         return events
     return tuple(
         [

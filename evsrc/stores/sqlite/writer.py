@@ -36,8 +36,8 @@ from ..commits import EncodedWrite, Job, Verdict
 from ..rows import number_crc, snapshot_crc
 from .checks import (
     content_crc,
-    event_seals,
     name_crc,
+    sealed,
     stream_crc,
     stream_key,
     tag_key,
@@ -285,9 +285,10 @@ class Writer:
         known = {type: self._name(flight, type) for type in dict.fromkeys(write.types)}
         types = [known[type] for type in write.types]
         keys, times = [stream.key] * count, [flight.at] * count
-        seals = event_seals(positions, keys, versions, types, ids, times, metas, data)
-        columns = positions, keys, versions, category, types, ids, times, seals
-        rows = zip(*columns, metas, data, strict=True)
+        places = positions, keys, versions
+        envelopes = sealed(*places, types, ids, times, metas, data)
+        rest = category, types, times, envelopes, metas, data
+        rows = zip(*places, *rest, strict=True)
         if count == 1:
             self.db.execute(sql("put_event"), *rows)
         else:

@@ -24,9 +24,10 @@ SELECT e.position,
             THEN json_extract(CAST(e.meta AS TEXT), '$."$tags"') END AS tags,
        strftime('%Y-%m-%dT%H:%M:%S', e.at / 1000000, 'unixepoch')
          || printf('.%06dZ', e.at % 1000000) AS recorded_at,
-       lower(substr(hex(e.id), 1, 8) || '-' || substr(hex(e.id), 9, 4) || '-'
-         || substr(hex(e.id), 13, 4) || '-' || substr(hex(e.id), 17, 4) || '-'
-         || substr(hex(e.id), 21)) AS event_id
+       lower(substr(hex(e.envelope), 1, 8) || '-' || substr(hex(e.envelope), 9, 4)
+         || '-' || substr(hex(e.envelope), 13, 4)
+         || '-' || substr(hex(e.envelope), 17, 4)
+         || '-' || substr(hex(e.envelope), 21, 12)) AS event_id
   FROM evsrc_event AS e
   JOIN evsrc_stream AS s ON s.key = e.stream
   JOIN evsrc_name AS t ON t.key = e.type;

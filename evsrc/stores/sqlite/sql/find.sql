@@ -1,3 +1,3 @@
 -- ?1 event id
-SELECT position, stream, version, type, id, at, meta, data, seal
-  FROM evsrc_event WHERE id = ?
+SELECT position, envelope, meta, data
+  FROM evsrc_event WHERE substr(envelope, 1, 16) = ?

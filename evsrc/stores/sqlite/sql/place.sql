@@ -1,2 +1,2 @@
 -- ?1 event id
-SELECT stream, version, position FROM evsrc_event WHERE id = ?
+SELECT stream, version, position FROM evsrc_event WHERE substr(envelope, 1, 16) = ?

@@ -1,3 +1,3 @@
 -- ?1 JSON array of keys
-SELECT key, category, id, version, content, crc FROM evsrc_stream
- WHERE key IN (SELECT value FROM json_each(?))
+SELECT s.key, s.category, s.id, s.version, s.content, s.crc
+  FROM json_each(?) AS asked CROSS JOIN evsrc_stream AS s ON s.key = asked.value
