@@ -825,12 +825,6 @@ async def walk(store: Store, pages: int, after: int = 0, query: Any = ALL) -> li
     return seen
 
 
-async def until(asked: list[int], after: int) -> None:
-    async with asyncio.timeout(10):
-        while after not in asked:
-            await asyncio.sleep(0)
-
-
 @pytest.mark.parametrize("ordering", ["serial", "concurrent"])
 @pytest.mark.parametrize("query", [ALL, Query.of(types=["fact"])])
 async def test_a_walk_has_its_next_page_read_ahead(
@@ -842,7 +836,7 @@ async def test_a_walk_has_its_next_page_read_ahead(
         await store.append(write(*range(47)))
         first, *others = [n + 1 for n in range(47)]
         assert await walk(store, 2, query=query) == [first, *others[:19]]
-        await until(pages, 20)
+        await until(lambda: 20 in pages)
         await store.append(write(*range(5)))
         assert await walk(store, 9, 20, query) == list(range(21, 53))
     assert pages == sorted(set(pages))
