@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -74,3 +76,27 @@ def test_the_wheel_works_without_sources(wheel: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout == "works\n", done.stderr
+
+
+def test_the_lock_is_of_these_dependencies() -> None:
+    """`uv.lock` was made for what pyproject.toml asks for, bounds and extras alike."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    (ours,) = (each for each in lock["package"] if each["name"] == project["name"])
+    assert lock["requires-python"] == project["requires-python"]
+    assert ours["version"] == project["version"]
+    extras = project["optional-dependencies"]
+    assert ours["metadata"]["provides-extras"] == list(extras)
+    asked = {(_spelled(each), None) for each in project["dependencies"]}
+    for extra, needed in extras.items():
+        asked |= {(_spelled(each), f"extra == '{extra}'") for each in needed}
+    locked = {
+        (each["name"] + each.get("specifier", ""), each.get("marker"))
+        for each in ours["metadata"]["requires-dist"]
+    }
+    assert locked == asked
+
+
+def _spelled(requirement: str) -> str:
+    """Give a requirement the way the lock spells it, without its extras."""
+    return re.sub(r"\[.*\]", "", requirement)
