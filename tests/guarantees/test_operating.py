@@ -660,8 +660,8 @@ async def test_checkpoints_by_event_and_by_time(store: Store) -> None:
     soon: Delivery[Any] = Delivery(checkpoint_due=after_time(moment), poll=moment)
     async with subscribe(watched, "soon", handle, soon) as subscription:
         await subscription.caught_up(SOON)
-        await until(lambda: bool(saved))
-    assert saved == [20]
+        await until(lambda: saved[-1:] == [20])
+    assert saved == sorted(set(saved)), "a slow machine may save on the way, too"
 
 
 # Stopping.

@@ -43,6 +43,8 @@ class Server:
         patience: for how many seconds to try again when the server cannot be reached.
         end: closes what is ours.
         lend_again: like *lend*, for those who use one connection after the other.
+        lend_once: like *lend*, for those who show the connection to the user: it is of
+            no use to him afterwards.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class Server:
         patience: float,
         end: Callable[[], Awaitable[None]] | None = None,
         lend_again: Callable[[], AbstractAsyncContextManager[Db]] | None = None,
+        lend_once: Callable[[], AbstractAsyncContextManager[Db]] | None = None,
     ) -> None:
         self.lend = lend
         self.lend_again = lend_again or lend
+        self.lend_once = lend_once or lend
         self.where = where
         self.timeout = timeout
         self.patience = patience
@@ -237,14 +241,20 @@ class Kept:
 
     def lend(self) -> AbstractAsyncContextManager[Db]:
         """Lend a connection to whoever needs one."""
-        return self._lend(again=False)
+        return self._lend()
 
     def lend_again(self) -> AbstractAsyncContextManager[Db]:
         """Lend one to those who come one after the other, before all others."""
         return self._lend(again=True)
 
+    def lend_once(self) -> AbstractAsyncContextManager[Db]:
+        """Lend one that the pool takes away from whoever had it."""
+        return self._lend(once=True)
+
     @asynccontextmanager
-    async def _lend(self, *, again: bool) -> AsyncGenerator[Db]:
+    async def _lend(
+        self, *, again: bool = False, once: bool = False
+    ) -> AsyncGenerator[Db]:
         """Lend a connection; one that is lost, or whose use failed, is not kept."""
         db, lent = await self._next(again=again)
         try:
@@ -254,7 +264,7 @@ class Kept:
             raise
         kept = self.second if self.first else self.first
         reserved = again and kept is self.first
-        if self.closed or kept or (self.waiting and not reserved):
+        if once or self.closed or kept or (self.waiting and not reserved):
             await lent.aclose()
         else:
             kept.append((db, lent))

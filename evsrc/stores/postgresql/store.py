@@ -369,6 +369,7 @@ async def _server(
             patience=patience,
             end=kept.close,
             lend_again=kept.lend_again,
+            lend_once=kept.lend_once,
         )
     if isinstance(source, asyncpg.Pool):
         _check_room(source.get_max_size(), 2, "one of them listens")

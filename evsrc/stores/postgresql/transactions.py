@@ -69,7 +69,7 @@ async def _begun(server: Server, lent: AsyncExitStack) -> tuple[Db, Any]:
         if server.closed:
             raise StoreClosedError(server.where)
         try:
-            db = await lent.enter_async_context(server.lend())
+            db = await lent.enter_async_context(server.lend_once())
             if server.end is not None:  # our own pool gives them back as they are
                 lent.push_async_callback(_clean, db)
             transaction = db.transaction(isolation="read_committed")
