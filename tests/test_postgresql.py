@@ -843,6 +843,24 @@ async def test_a_walk_has_its_next_page_read_ahead(
     assert len(pages) <= len({0, 10, 20, 30, 40, 50, 52})
 
 
+@pytest.mark.parametrize("ordering", ["serial", "concurrent"])
+async def test_the_end_of_the_log_is_not_read_ahead(
+    asked: tuple[asyncpg.Pool[Any], list[int]], ordering: Ordering
+) -> None:
+    """Who has appended, and then reads up to the head, has read what he appended."""
+    pool, pages = asked
+    facts = Query.of(types=["fact"])
+    async with await postgresql_store(pool, CODEC, ordering=ordering) as store:
+        await store.append(write(*range(20)))
+        notes = [NewEvent(Note("x"), uuid4()) for _ in range(15)]
+        await store.append(Write(STREAM, notes, ANY))
+        await store.append(write(*range(10)))
+        assert await walk(store, 2, query=facts) == list(range(1, 21))
+        await until(lambda: 20 in pages)  # the last ten are at hand
+        await store.append(write(0))
+        assert await walk(store, 9, 20, facts) == list(range(36, 47))
+
+
 async def test_only_a_walk_reads_ahead(
     asked: tuple[asyncpg.Pool[Any], list[int]],
 ) -> None:

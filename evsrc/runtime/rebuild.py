@@ -231,7 +231,7 @@ class _Rebuild(Generic[E]):
             self.report(target)
             if page.reached >= target and len(page.events) <= self.near:
                 return
-            if end is not None and page.head < end:
+            if end is not None and page.reached >= page.head < end:
                 raise CheckpointAheadError(str(self.replaces), end, page.head)
             events, reached = page.events, page.reached
             if len(events) > self.page:

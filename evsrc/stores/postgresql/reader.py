@@ -189,23 +189,30 @@ class Reader(Generic[E]):
     ) -> _Fetched:
         """Fetch a page, or take it if it was read ahead; have the next one read ahead.
 
-        A page read ahead counts only if it is full: nothing can be missing in it then.
+        A page read ahead counts only if it is full, so that nothing can be missing in
+        it, and does not end the log: what came since then must be seen.
         """
         after, end, limit = bounds
         if self.ahead is None:
             return await self._fetch_page(query, bounds, server=server)
         walking, coming = self.ahead.take((after, limit, query, server))
         page = None if coming is None else await coming
-        if page is None or not _is_full(page, limit):
+        if page is None or not self._goes_on(page, limit):
             page = await self._fetch_page(query, bounds, server=server)
         head, found, _ = page
         if found and _is_full(page, limit):
             last = found.positions[-1]
-            more = last + limit <= (end if self.concurrent else min(end, head))
+            more = last + limit < (end if self.concurrent else min(end, head))
             read = partial(self._fetch_page, query, (last, end, limit), server=server)
             following = last, limit, query, server
             await self.ahead.follow(following, read if walking and more else None)
         return page
+
+    def _goes_on(self, page: _Fetched, limit: int) -> bool:
+        head, found, _ = page
+        if found is None or not _is_full(page, limit):
+            return False
+        return self.concurrent or found.positions[-1] < head
 
     async def _read_backward(self, query: AnyQuery, before: int, limit: int) -> Page[E]:
         """Give a page of the log before a position (START: its end), newest first."""
