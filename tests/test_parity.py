@@ -287,6 +287,8 @@ def compared(owner: str, entry: str) -> set[str]:
     path = f"{owner}.{name}" if owner else name
     place = home(owner) if owner else None
     thing = inspect.getattr_static(place, name, None) if owner else home(name)
+    if thing is None and not takes:  # an attribute of each instance
+        thing = name if name in place.__init__.__code__.co_names else None
     assert thing is not None, f"{path} is missing"
     if not takes or getattr(thing, "_is_protocol", False):
         return set()

@@ -411,9 +411,7 @@ async def test_closing_does_not_wait_for_a_stuck_read(
         async with other.transaction():
             await other.execute("LOCK TABLE evsrc_event IN ACCESS EXCLUSIVE MODE")
             reading = asyncio.create_task(store.read_all())
-            while not await other.fetchval(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            ):
+            while not await other.fetchval(WAITING):
                 await asyncio.sleep(0)
             await store.close()
             with pytest.raises(StoreError):
@@ -685,7 +683,7 @@ async def test_concurrent_appends_that_collide_in_a_transaction(
         second = other.transaction()
         await second.start()
         waiting = asyncio.create_task(store.within(other).append(write(2)))
-        blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        blocked = WAITING
         while not await store_locks(evsrc_postgres_database, blocked):
             await asyncio.sleep(0)
         await open_transaction.commit()
@@ -714,6 +712,10 @@ async def test_an_append_that_waits_too_long_says_that_nothing_was_written(
                 await store.append(write(2))
         await store.append(write(3))
         assert await numbers(store) == [1, 3]
+
+
+WAITING = """SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 
 
 async def store_locks(url: str, question: str) -> int:

@@ -409,11 +409,11 @@ async def test_a_stuck_handler_is_not_alive(store: Store, kind: str) -> None:
         pause = asyncio.Event()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(pause.wait(), 0.1)
-        assert subscription.alive, "it waits for events, and that is well"
+        await until(lambda: subscription.alive)  # it waits for events, and that is well
         subscription.pause()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(pause.wait(), 0.1)
-        assert subscription.alive
+        await until(lambda: subscription.alive)
 
 
 class Watched:
