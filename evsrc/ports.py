@@ -6,7 +6,7 @@ A store is a frozen record of functions, so a cache, a tracer or a fault injecto
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -445,7 +445,8 @@ class DeadLetters:
             one gets True; a failure that came in between stays. Both have one key.
         delete: forgets a letter if it is still stored exactly so, and tells whether it
             was.
-        streams: those of which a subscription has letters that are not resolved.
+        streams: those of which a subscription has letters that are not resolved, and
+            the position of the first of these.
     """
 
     get: Callable[[str, UUID], Awaitable[DeadLetter | None]]
@@ -453,7 +454,7 @@ class DeadLetters:
     save: Callable[[SaveDeadLetter], Awaitable[None]]
     update: Callable[[DeadLetter, DeadLetter], Awaitable[bool]]
     delete: Callable[[DeadLetter], Awaitable[bool]]
-    streams: Callable[[str], Awaitable[frozenset[StreamName]]]
+    streams: Callable[[str], Awaitable[Mapping[StreamName, int]]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,11 +269,11 @@ class InBatches(Generic[E]):
 
     def _free(self, batch: Sequence[Recorded[E]]) -> int:
         """Count the events before the first whose stream is held."""
-        held = self._parts.parking.held
-        if not held:
+        parking = self._parts.parking
+        if not parking.held:
             return len(batch)
-        free = (n for n, recorded in enumerate(batch) if recorded.stream in held)
-        return next(free, len(batch))
+        held = (n for n, recorded in enumerate(batch) if parking.holds(recorded))
+        return next(held, len(batch))
 
     async def attempt(
         self, batch: Sequence[Recorded[E]], reached: int

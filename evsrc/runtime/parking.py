@@ -24,7 +24,7 @@ class Parking(Generic[E]):
         saver: Saver[E],
         delivery: Delivery[E],
     ) -> None:
-        self.held: set[StreamName] = set()
+        self.held: dict[StreamName, int] = {}  # from which position on
         self._store = store
         self._run = run
         self._saver = saver
@@ -37,7 +37,8 @@ class Parking(Generic[E]):
             open_ones = await self._run.patiently(
                 lambda: self._store.dead_letters.streams(self._run.name)
             )
-            self.held = set(open_ones if all else self.held & open_ones)
+            kept = open_ones if all else self.held.keys() & open_ones
+            self.held = {stream: open_ones[stream] for stream in kept}
 
     async def park(
         self,
@@ -62,15 +63,28 @@ class Parking(Generic[E]):
             )
             await self._keep(letter, reached)
         if self._holds:
-            self.held.add(recorded.stream)
+            self.held.setdefault(recorded.stream, recorded.position)
         fields = log_fields(run.name, recorded, error=error)
         log.warning("subscription %r parks an event", run.name, extra=fields)
 
+    def holds(self, recorded: Recorded[E]) -> bool:
+        """Tell whether an event is parked, or an earlier one of its stream.
+
+        One before the first that is parked was handled, and comes again after a crash.
+        """
+        first = self.held.get(recorded.stream)
+        return first is not None and recorded.position >= first
+
     async def behind(self, recorded: Recorded[E], reached: int | None) -> bool:
         """Park an event if its stream is held; tell whether it was."""
-        if recorded.stream not in self.held:
+        if not self.holds(recorded):
             return False
-        name, now = self._run.name, datetime.now(UTC)
+        name, now, run = self._run.name, datetime.now(UTC), self._run
+        known = await run.patiently(
+            lambda: self._store.dead_letters.get(name, recorded.id)
+        )
+        if known is not None and known.status != "resolved":
+            return True  # it was parked before a crash
         letter = DeadLetter(
             subscription=name,
             event_id=recorded.id,

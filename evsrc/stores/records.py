@@ -89,16 +89,16 @@ class MemoryRecords:
         ]
         return tuple(sorted(found, key=_age if stream is None else _place)[:limit])
 
-    async def streams(self, subscription: str) -> frozenset[StreamName]:
-        """Give the streams with letters that are not resolved."""
+    async def streams(self, subscription: str) -> dict[StreamName, int]:
+        """Give the streams with unresolved letters, and where the first of each is."""
         self.check_open()
-        return frozenset(
-            letter.stream
-            for letter in self.letters.values()
-            if letter.subscription == subscription
-            and letter.status != "resolved"
-            and letter.stream is not None
-        )
+        first: dict[StreamName, int] = {}
+        for letter in self.letters.values():
+            at, stream = letter.position, letter.stream
+            mine = letter.subscription == subscription and letter.status != "resolved"
+            if mine and stream is not None:
+                first[stream] = min(at, first.get(stream, at))
+        return first
 
     def is_stored(self, letter: DeadLetter) -> bool:
         """Tell whether a letter is stored exactly so."""

@@ -573,12 +573,14 @@ async def lists_dead_letters_of_a_stream(store: Store) -> None:
     assert await kept.list("reader", stream=A, limit=1) == (early,)
     assert await kept.list(stream=A) == (other, early, late)
     assert await kept.list("reader", stream=B, status="retrying") == ()
-    assert await kept.streams("reader") == {A, B}
+    assert await kept.streams("reader") == {A: 3, B: 5}
     done = replace(elsewhere, status="resolved", resolved_at=NOW, resolved_by="me")
     assert await kept.update(done, elsewhere)
     assert await kept.update(replace(late, status="retrying"), late)
-    assert await kept.streams("reader") == {A}
-    assert await kept.streams("nobody") == frozenset()
+    assert await kept.streams("reader") == {A: 3}
+    assert await kept.update(replace(early, status="resolved"), early)
+    assert await kept.streams("reader") == {A: 7}
+    assert await kept.streams("nobody") == {}
 
 
 async def leases_that_are_listed(store: Store) -> None:

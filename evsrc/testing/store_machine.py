@@ -339,7 +339,10 @@ class _StoreMachine(RuleBasedStateMachine):
         """List what is put aside of each stream, in the order of the log."""
         kept, expected = self.store.dead_letters, self.model.letters.values()
         mine = [x for x in expected if x.subscription == subscription]
-        streams = {x.stream for x in mine if x.status != "resolved"} - {None}
+        streams: dict[Any, int] = {}
+        for x in mine:
+            if x.stream is not None and x.status != "resolved":
+                streams[x.stream] = min(x.position, streams.get(x.stream, x.position))
         assert self.wait(kept.streams(subscription)) == streams
         for stream in streams:
             here = [

@@ -143,10 +143,10 @@ class Records:
         rows = await self._read("dead_letters", subscription, status, limit, *place)
         return tuple(map(unpack_letter, rows))
 
-    async def streams(self, subscription: str) -> frozenset[StreamName]:
-        """Give the streams with letters that are not resolved."""
+    async def streams(self, subscription: str) -> dict[StreamName, int]:
+        """Give the streams with unresolved letters, and where the first of each is."""
         rows = await self._read("dead_letter_streams", subscription)
-        return frozenset(StreamName(category, id) for category, id in rows)
+        return {StreamName(category, id): first for category, id, first in rows}
 
     async def update(self, letter: DeadLetter, was: DeadLetter) -> bool:
         """Replace *was* if it is still stored exactly so."""

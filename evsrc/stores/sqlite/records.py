@@ -94,10 +94,10 @@ def list_letters(
     return tuple(map(unpack_letter, db.execute(sql("dead_letters"), asked).fetchall()))
 
 
-def letter_streams(db: sqlite3.Connection, name: str) -> frozenset[StreamName]:
-    """Give the streams with letters of a subscription that are not resolved."""
+def letter_streams(db: sqlite3.Connection, name: str) -> dict[StreamName, int]:
+    """Give the streams with unresolved letters, and where the first of each is."""
     rows = db.execute(sql("dead_letter_streams"), (name,)).fetchall()
-    return frozenset(StreamName(category, id) for category, id in rows)
+    return {StreamName(category, id): first for category, id, first in rows}
 
 
 def replace_letter(
@@ -233,7 +233,7 @@ def dead_letters(
     async def delete(letter: DeadLetter) -> bool:
         return await write(lambda: replace_letter(writing, letter, None))
 
-    async def streams(subscription: str) -> frozenset[StreamName]:
+    async def streams(subscription: str) -> dict[StreamName, int]:
         return await read(lambda: letter_streams(reading, subscription))
 
     return DeadLetters(get, list, save, update, delete, streams)

@@ -1,2 +1,3 @@
-SELECT DISTINCT category, stream_id FROM @evsrc_dead_letter
+SELECT category, stream_id, min(position) FROM @evsrc_dead_letter
  WHERE subscription = $1 AND status <> 'resolved' AND category IS NOT NULL
+ GROUP BY category, stream_id

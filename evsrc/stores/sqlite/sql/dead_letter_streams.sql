@@ -1,3 +1,4 @@
 -- ?1 subscription
-SELECT DISTINCT category, stream_id FROM evsrc_dead_letter
+SELECT category, stream_id, min(position) FROM evsrc_dead_letter
  WHERE subscription = ? AND status <> 'resolved' AND category IS NOT NULL
+ GROUP BY category, stream_id
