@@ -161,7 +161,9 @@ async def crashed(subscription: Any, count: int) -> bool:
     kind=st.sampled_from(["events", "batches", "streams", "transactions"]),
     hold=st.booleans(),
 )
-@example(6, 5, [7], frozenset([4]), "streams", hold=True)  # 1 comes again, behind 4
+@example(
+    count=6, page=5, crashes=[7], poison=frozenset([4]), kind="streams", hold=True
+)  # 1 comes again when 4 is parked
 def test_every_kind_parks_what_it_must(
     count: int,
     page: int,
