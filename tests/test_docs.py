@@ -22,6 +22,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 import evsrc
 import evsrc.subscriptions
@@ -138,13 +139,21 @@ class Session:
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    """Give a session in an empty directory, to which no event is known yet."""
+    """Give a session in an empty directory, to which no event is known yet.
+
+    What Hypothesis finds there depends on no earlier run.
+    """
     monkeypatch.chdir(tmp_path)
+    settings.register_profile("docs", settings(), derandomize=True)
+    settings.load_profile("docs")
     monkeypatch.setattr(default_registry, "_classes", {})
     monkeypatch.setattr(default_registry, "_names", {})
     opened = Session()
-    with opened.runner:
-        yield opened
+    try:
+        with opened.runner:
+            yield opened
+    finally:
+        settings.load_profile("evsrc")
 
 
 def give_database(page: Path, session: Session, url: str) -> Iterator[None]:
