@@ -265,6 +265,20 @@ async def test_readers_wait_for_a_position(store: Store, kind: str) -> None:
 # Rebuild.
 
 
+async def half_done(store: Store, definition: Definition, after: int) -> None:
+    """Leave a rebuild once it has handled so many events."""
+
+    def leave(progress: RebuildProgress) -> None:
+        if progress.handled >= after:
+            raise asyncio.CancelledError
+
+    with suppress(asyncio.CancelledError):
+        await rebuild(
+            store, definition, replaces="sums@1", page=3, near=1, on_progress=leave
+        )
+    assert await position_of(store, definition.name)
+
+
 async def live(store: Store, kind: str, count: int = 12) -> Definition:
     """Fill the log, and build the live version from it."""
     for n in range(count):
@@ -390,16 +404,7 @@ async def test_a_cancelled_rebuild_leaves_nothing_behind(
     """Tables, checkpoint and state are gone; the live version is as it was."""
     old = await live(store, kind)
     definition = new(kind)
-
-    def leave(progress: RebuildProgress) -> None:
-        if progress.handled >= 6:
-            raise asyncio.CancelledError
-
-    with suppress(asyncio.CancelledError):
-        await rebuild(
-            store, definition, replaces="sums@1", page=3, near=1, on_progress=leave
-        )
-    assert await position_of(store, "sums@2")
+    await half_done(store, definition, 6)
     await cancel_rebuild(store, definition, replaces="sums@1")
     await cancel_rebuild(store, definition, replaces="sums@1")
     assert await position_of(store, "sums@2") is None
@@ -488,16 +493,7 @@ async def beaten(store: Store, kind: str) -> Definition:
     """Leave a rebuild half done, and let another one take the place meanwhile."""
     await live(store, kind)
     definition = define(kind, "sums@3", "sums_newer")
-
-    def leave(progress: RebuildProgress) -> None:
-        if progress.handled >= 3:
-            raise asyncio.CancelledError
-
-    with suppress(asyncio.CancelledError):
-        await rebuild(
-            store, definition, replaces="sums@1", page=3, near=1, on_progress=leave
-        )
-    assert await position_of(store, "sums@3")
+    await half_done(store, definition, 3)
     await rebuild(store, new(kind), replaces="sums@1")
     return definition
 

@@ -571,8 +571,8 @@ async def test_a_damaged_index_of_tags_is_reported(
         assert told in problem
 
 
-async def test_an_index_of_events_that_are_gone_is_damage(tmp_path: Path) -> None:
-    """A read by tag that comes upon nothing says so."""
+async def with_a_tag_of_nothing(tmp_path: Path) -> Path:
+    """Make a file whose index of tags has an event at 9 that is not there."""
     path = tmp_path / "events.db"
     async with await sqlite_store(path, CODEC) as store:
         tagged = [NewEvent(Tagged(n, ("a",)), uuid4()) for n in (1, 2)]
@@ -581,6 +581,12 @@ async def test_an_index_of_events_that_are_gone_is_damage(tmp_path: Path) -> Non
         db.execute("INSERT INTO evsrc_tag SELECT tag, type, 9 FROM evsrc_tag LIMIT 1")
         db.execute("UPDATE evsrc_log SET head = 9, crc = ?", (number_crc("head", 9),))
         db.commit()
+    return path
+
+
+async def test_an_index_of_events_that_are_gone_is_damage(tmp_path: Path) -> None:
+    """A read by tag that comes upon nothing says so."""
+    path = await with_a_tag_of_nothing(tmp_path)
     async with await sqlite_store(path, CODEC) as store:
         with pytest.raises(CorruptionError, match="index of tags"):
             await store.read_all(Query.of(tags=["a"]))
@@ -588,14 +594,7 @@ async def test_an_index_of_events_that_are_gone_is_damage(tmp_path: Path) -> Non
 
 async def test_a_condition_that_comes_upon_damage_fails_alone(tmp_path: Path) -> None:
     """An index row without its event ends the append that asks for it, no other."""
-    path = tmp_path / "events.db"
-    async with await sqlite_store(path, CODEC) as store:
-        tagged = [NewEvent(Tagged(n, ("a",)), uuid4()) for n in (1, 2)]
-        await store.append(Write(STREAM, tagged, NO_STREAM))
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("INSERT INTO evsrc_tag SELECT tag, type, 9 FROM evsrc_tag LIMIT 1")
-        db.execute("UPDATE evsrc_log SET head = 9, crc = ?", (number_crc("head", 9),))
-        db.commit()
+    path = await with_a_tag_of_nothing(tmp_path)
     asks = AppendCondition(Query.of(tags=["a"]), 2)
     async with await sqlite_store(path, CODEC) as store:
         good, bad, other = await asyncio.gather(

@@ -35,6 +35,7 @@ from evsrc import (
 )
 from evsrc.ports import Checkpoint, EventStore, SaveCheckpoint, SaveDeadLetter
 from evsrc.runtime.delivery import State
+from evsrc.runtime.letters import Letters
 from evsrc.testing import Fact
 from tests.conftest import OpenStore
 from tests.guarantees.test_subscriptions import QUICK, SOON, fill
@@ -371,6 +372,14 @@ async def tried(redrive: Callable[[], Awaitable[Redriven]]) -> Redriven:
                     await asyncio.wait_for(pause.wait(), 0.001)
 
 
+async def parked(store: Store, handler: Any) -> Letters[Any]:
+    """Give the letters of subscription "t", whose *handler* has failed."""
+    delivery: Delivery[Any] = Delivery(on_failure=PARK)
+    async with subscribe(store, "t", handler, delivery) as subscription:
+        await subscription.caught_up(SOON)
+    return subscription.dead_letters
+
+
 async def test_a_cancelled_redrive_gives_its_letter_free(store: Store) -> None:
     """The letter says that somebody tried; nobody has to wait, nothing is doubled."""
     await fill(store, 1)
@@ -386,12 +395,9 @@ async def test_a_cancelled_redrive_gives_its_letter_free(store: Store) -> None:
             inside.set()
             await never.wait()
 
-    delivery: Delivery[Any] = Delivery(on_failure=PARK)
-    subscription = subscribe(store, "t", Transactional(apply), delivery)
-    async with subscription:
-        await subscription.caught_up(SOON)
-    fails, letters = False, subscription.dead_letters
+    letters = await parked(store, Transactional(apply))
     (letter,) = await letters.list()
+    fails = False
     redriving = asyncio.create_task(letters.redrive(letter))
     await asyncio.wait_for(inside.wait(), 20)
     redriving.cancel()
@@ -423,12 +429,9 @@ async def test_who_was_taken_for_dead_while_trying_writes_nothing(
         new = [NewEvent(Fact(r.event.n), new_id()) for r in batch]
         await tx.append(Write(target, new, ANY))
 
-    delivery: Delivery[Any] = Delivery(on_failure=PARK)
-    subscription = subscribe(store, "t", Transactional(apply), delivery)
-    async with subscription:
-        await subscription.caught_up(SOON)
-    fails, letters = False, subscription.dead_letters
+    letters = await parked(store, Transactional(apply))
     (letter,) = await letters.list()
+    fails = False
     slow = asyncio.create_task(letters.redrive(letter))
     await asyncio.wait_for(inside.wait(), 20)
     (lease,) = await store.leases.list("t#letter/")
@@ -512,17 +515,14 @@ async def test_a_resolved_letter_commits_with_the_work(store: Store) -> None:
         if fails:
             raise ValueError("no")
 
-    delivery: Delivery[Any] = Delivery(on_failure=PARK)
-    subscription = subscribe(store, "t", Transactional(apply), delivery)
-    async with subscription:
-        await subscription.caught_up(SOON)
-    (letter,) = await subscription.dead_letters.list()
-    assert (await subscription.dead_letters.redrive(letter)).resolved == 0
+    letters = await parked(store, Transactional(apply))
+    (letter,) = await letters.list()
+    assert (await letters.redrive(letter)).resolved == 0
     assert (await store.read_stream(target)).head == 0
     fails = False
-    assert (await subscription.dead_letters.redrive(letter)).resolved == 1
+    assert (await letters.redrive(letter)).resolved == 1
     assert (await store.read_stream(target)).head == 1
-    (done,) = await subscription.dead_letters.list()
+    (done,) = await letters.list()
     assert (done.status, done.attempts) == ("resolved", 2)
 
 
