@@ -16,6 +16,7 @@ from evsrc import (
     RETIRED,
     Appended,
     AppendOutcomeUnknownError,
+    CheckpointAheadError,
     CheckpointError,
     Conflict,
     Delivery,
@@ -489,6 +490,18 @@ async def test_transactions_of_projections_refuse_the_plain_store(
     assert await store.head() == 0
 
 
+async def test_a_rebuild_notices_a_log_that_lost_its_end(
+    store: Store, kind: str
+) -> None:
+    """The live version has handled more than there is: it cannot be caught up with."""
+    await live(store, kind)
+    head = await store.head()
+    await store.checkpoints.save(SaveCheckpoint("sums@1", head + 7))
+    async with asyncio.timeout(20):
+        with pytest.raises(CheckpointAheadError, match=f"it ends at {head}"):
+            await rebuild(store, new(kind), replaces="sums@1")
+
+
 async def beaten(store: Store, kind: str) -> Definition:
     """Leave a rebuild half done, and let another one take the place meanwhile."""
     await live(store, kind)
@@ -534,12 +547,14 @@ async def test_a_rebuild_ends_when_another_one_swaps(store: Store, kind: str) ->
     assert await built(store, new(kind)) == await folded(store)
 
 
-async def parked_view(store: Store) -> ViewProjection[Sums, Any]:
-    """Leave the letter of one event of three, which a View takes in from now on."""
+async def parked_view(
+    store: Store, numbers: tuple[int, ...] = (10,)
+) -> ViewProjection[Sums, Any]:
+    """Leave the letters of some of three events, which a View takes in from now on."""
     broken = True
 
     def add_unless_broken(sums: Sums, recorded: Any) -> Sums:
-        if broken and recorded.event.n == 10:
+        if broken and recorded.event.n in numbers:
             raise ValueError(recorded.event.n)
         return add(sums, recorded)
 
@@ -609,19 +624,7 @@ async def test_a_view_takes_in_a_parked_event_once(
 ) -> None:
     """The answer of the commit never comes: the letter tells what is in the state."""
     definition = await parked_view(store)
-    lost = 0
-
-    async def lose(_: str, call: Any) -> Any:
-        nonlocal lost
-        if lost or not any(isinstance(c, Fence) for c in call.keywords["also"]):
-            return await call()
-        lost += 1
-        if landed:
-            await call()
-        raise AppendOutcomeUnknownError("the answer never came")
-
-    shaky = intercepted(store, lose, ports=["append"])
-    async with project(shaky, definition) as projection:
+    async with project(without_answer(store, landed), definition) as projection:
         letters = projection.subscription.dead_letters
         (letter,) = await letters.list()
         with pytest.raises(AppendOutcomeUnknownError):
@@ -633,6 +636,38 @@ async def test_a_view_takes_in_a_parked_event_once(
             await goes_on(store, projection, landed=landed)
         await projection.subscription.caught_up(SOON)
         assert projection.state == await folded(store) == {"a": 1111}
+
+
+async def test_a_view_takes_in_another_event_after_a_lost_answer(store: Store) -> None:
+    """What became of the first append is found out before the second is made."""
+    definition = await parked_view(store, (10, 100))
+    async with project(without_answer(store, landed=True), definition) as projection:
+        await projection.subscription.caught_up(SOON)
+    letters = projection.subscription.dead_letters  # it has stopped: no page between
+    first, second = await letters.list()
+    with pytest.raises(AppendOutcomeUnknownError):
+        await letters.redrive(first)
+    assert await letters.redrive(second) == Redriven(1)
+    assert projection.state == {"a": 111}
+    async with project(store, definition) as projection:
+        assert await projection.subscription.caught_up(SOON) is None
+        assert projection.state == await folded(store) == {"a": 111}
+
+
+def without_answer(store: Store, landed: bool) -> Store:
+    """Lose the answer of the first append of a re-drive, and perhaps the append."""
+    lost = 0
+
+    async def lose(_: str, call: Any) -> Any:
+        nonlocal lost
+        if lost or not any(isinstance(c, Fence) for c in call.keywords["also"]):
+            return await call()
+        lost += 1
+        if landed:
+            await call()
+        raise AppendOutcomeUnknownError("the answer never came")
+
+    return intercepted(store, lose, ports=["append"])
 
 
 async def goes_on(store: Store, projection: Any, *, landed: bool) -> None:

@@ -244,6 +244,38 @@ async def test_a_held_stream_waits_and_is_replayed_in_order(
     assert {x.status for x in await store.dead_letters.list("h")} == {"resolved"}
 
 
+async def test_a_parked_event_that_comes_again_keeps_its_letter(store: Store) -> None:
+    """After a crash with the checkpoint behind it, it is not tried anew, nor renamed."""
+    for number in range(2):
+        await add(store, StreamName("s", str(number)), number)
+    seen: list[int] = []
+    stuck: asyncio.Event | None = asyncio.Event()
+
+    async def handle(recorded: Any) -> None:
+        seen.append(recorded.event.n)
+        if recorded.event.n == 1:
+            raise ValueError("no")
+        if stuck is not None:
+            await stuck.wait()
+
+    delivery: Delivery[Any] = Delivery(
+        on_failure=PARK, hold_streams=True, max_streams=2
+    )
+    async with asyncio.timeout(20):
+        first = subscribe(store, "h", handle, delivery)
+        first.start()
+        await until(lambda: first.parked == 1)
+        await first.stop(timedelta(milliseconds=50))
+    (letter,) = await store.dead_letters.list("h")
+    assert letter.error == "ValueError: no"
+    stuck = None
+    seen.clear()
+    async with subscribe(store, "h", handle, delivery) as again:
+        await again.caught_up(SOON)
+    assert seen == [0]
+    assert await store.dead_letters.list("h") == (letter,)
+
+
 async def add(store: Store, stream: StreamName, number: int) -> None:
     await store.append(Write(stream, [NewEvent(Fact(number), new_id())], ANY))
 
