@@ -900,6 +900,23 @@ async def test_nothing_is_left_of_a_walk_that_ends(
     assert pool.get_idle_size() == pool.get_size()
 
 
+async def test_a_page_that_is_read_ahead_is_not_kept_for_long(
+    asked: tuple[asyncpg.Pool[Any], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes late reads anew, as of now; the memory of the page is free by then."""
+    monkeypatch.setattr("evsrc.stores.postgresql.ahead._KEPT", kept := 0.2)
+    pool, pages = asked
+    async with await postgresql_store(pool, CODEC) as store:
+        await store.append(write(*range(100)))
+        await walk(store, 2)
+        over = asyncio.Event()
+        asyncio.get_running_loop().call_later(kept, over.set)
+        await until(lambda: 20 in pages)
+        await over.wait()
+        await walk(store, 1, 20)
+    assert pages.count(20) == 2
+
+
 async def no_more_than(tasks: set[asyncio.Task[Any]]) -> None:
     async with asyncio.timeout(10):
         while not asyncio.all_tasks() <= tasks:

@@ -257,6 +257,36 @@ async def test_a8_filtered_reads_are_checked_by_verify(tmp_path: Path) -> None:
         db.close()
 
 
+SWAP = ("version = -2 WHERE position = 2", "version = 2 WHERE position = 3")
+
+
+@pytest.mark.parametrize(
+    ("damage", "read"),
+    [
+        ((*SWAP, "version = 3 WHERE position = 2"), True),
+        (("at = at + 1 WHERE position = 2",), False),
+    ],
+    ids=["order", "time"],
+)
+async def test_a8_columns_that_repeat_an_event_are_checked(
+    damage: tuple[str, ...], read: bool, tmp_path: Path
+) -> None:
+    """A stream is not read in another order; what only people look at, `verify` checks."""
+    path = tmp_path / "events.db"
+    async with await sqlite_store(path, CODEC) as store:
+        await fill(store)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TRIGGER evsrc_event_is_a_fact_update")
+        for change in damage:
+            db.execute(f"UPDATE evsrc_event SET {change}")
+        db.commit()
+    async with await sqlite_store(path, CODEC) as store:
+        assert await store.verify() != ()
+        for backward in (False, True) if read else ():
+            with pytest.raises(CorruptionError, match="'rot-0' is damaged at"):
+                await store.read_stream(StreamName("rot", "0"), backward=backward)
+
+
 async def test_a8_damage_of_one_stream_leaves_the_others_alone(tmp_path: Path) -> None:
     """Appends that share a commit with one to a damaged stream are recorded."""
     path = tmp_path / "events.db"
