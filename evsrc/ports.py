@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, Literal, Protocol, TypeAlias
+from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -378,13 +378,26 @@ class FindEvent(Protocol[E]):
         ...
 
 
-class Changed(Protocol):
-    """Return when something after *position* may be readable, or the time is over.
+class AtHand(NamedTuple, Generic[E]):
+    """What was committed just now, so that whoever waited for it need not read it.
 
-    Missing a wake-up costs latency only: callers read again in any case.
+    Args:
+        read_all: gives the same page. A store whose `read_all` is another function,
+            such as one that leaves events out, is to be read.
+        page: every event from the one after the position that was waited at.
     """
 
-    async def __call__(self, position: int, *, timeout: timedelta) -> None:
+    read_all: ReadAll[E]
+    page: Page[E]
+
+
+class Changed(Protocol[E]):
+    """Return when something after *position* may be readable, or the time is over.
+
+    It may give what came, or None: read then. Missing a wake-up costs latency only.
+    """
+
+    async def __call__(self, position: int, *, timeout: timedelta) -> AtHand[E] | None:
         """Wait for at most *timeout*."""
         ...
 
@@ -499,7 +512,7 @@ class EventStore(Generic[E]):
     read_all: ReadAll[E]
     find: FindEvent[E]
     head: Callable[[], Awaitable[int]]
-    changed: Changed
+    changed: Changed[E]
     checkpoints: Checkpoints
     snapshots: Snapshots
     dead_letters: DeadLetters

@@ -16,6 +16,7 @@ from evsrc.core.errors import CheckpointError, LeaseLostError, TransactionError
 from evsrc.core.expectation import ANY
 from evsrc.ports import (
     Appended,
+    AtHand,
     DeadLetter,
     EventStore,
     Fence,
@@ -163,6 +164,17 @@ def takes_head_too_late(store: Store) -> Store:
 def never_wakes(store: Store) -> Store:
     async def changed(position: int, *, timeout: Any) -> None:
         await asyncio.sleep(timeout.total_seconds())
+
+    return replace(store, changed=changed)
+
+
+def hands_over_too_little(store: Store) -> Store:
+    async def changed(position: int, *, timeout: Any) -> Any:
+        await store.changed(position, timeout=timeout)
+        page = await store.read_all(after=position)
+        bare = [structs.replace(r, _metadata=None) for r in page.events]
+        page = Page(tuple(bare), page.reached, page.head)
+        return AtHand(store.read_all, page) if bare else None
 
     return replace(store, changed=changed)
 
@@ -458,6 +470,7 @@ def replace_events(write: Write[Any], events: Any) -> Write[Any]:
         skips_at_page_ends,
         takes_head_too_late,
         never_wakes,
+        hands_over_too_little,
         ignores_checkpoints_on_append,
         ignores_fences,
         fences_by_time,

@@ -13,7 +13,8 @@ from ..core.errors import (
     SerializationError,
 )
 from ..core.event import E, Recorded
-from ..ports import START, EventStore, Page
+from ..core.expectation import ALL, matches
+from ..ports import START, AtHand, EventStore, Page
 from .checkpointing import Saver
 from .delivery import Delivery, State
 from .handling import Folding, Way
@@ -45,6 +46,7 @@ class Loop(Generic[E]):
         self._begun = False  # it knows where it is
         self._failure: Exception | None = None
         self._ahead: asyncio.Future[Page[E]] | None = None
+        self._at_hand: AtHand[E] | None = None  # what came while it waited
         self._requests: deque[_Request] = deque()
         self._watcher: asyncio.TimerHandle | None = None
         self._seen = (0, 0.0)  # how far it was when the watcher saw it move last
@@ -115,6 +117,9 @@ class Loop(Generic[E]):
 
         The next page is read while this one is handled and its checkpoint committed.
         """
+        at_hand, self._at_hand = self._at_hand, None
+        if at_hand is not None and self._fits(at_hand):
+            return self._asked_for(at_hand.page)
         ahead, self._ahead = self._ahead, None
         try:
             page = await (self._read(self._run.position) if ahead is None else ahead)
@@ -126,6 +131,25 @@ class Loop(Generic[E]):
             self._ahead = asyncio.ensure_future(self._read(page.reached))
             await asyncio.sleep(0)  # or it would begin only when a handler waits
         return page
+
+    def _fits(self, at_hand: AtHand[E]) -> bool:
+        """Tell whether that is the next page, as it would be read here."""
+        events = at_hand.page.events
+        follows = events[0].position == self._run.position + 1
+        same = at_hand.read_all == self._store.read_all
+        return follows and same and len(events) <= self._delivery.page
+
+    def _asked_for(self, page: Page[E]) -> Page[E]:
+        """Leave out what the subscription does not ask for."""
+        query = self._delivery.query
+        if query == ALL:
+            return page
+        events = [
+            recorded
+            for recorded in page.events
+            if matches(query, recorded.stream.category, recorded.type, recorded.tags)
+        ]
+        return Page(tuple(events), page.reached, page.head)
 
     async def _read(self, after: int) -> Page[E]:
         """Read a page; one that cannot be decoded is read up to the event before.
@@ -196,7 +220,9 @@ class Loop(Generic[E]):
         before = 0 if task is None else task.cancelling()
         run.idle, run.waiting = True, task
         try:
-            await self._store.changed(run.position, timeout=self._delivery.poll)
+            self._at_hand = await self._store.changed(
+                run.position, timeout=self._delivery.poll
+            )
         except asyncio.CancelledError:
             # ours is taken back; that of somebody else goes on
             if run.waiting is not None or task is None or task.uncancel() > before:

@@ -7,6 +7,7 @@ own; a caller who gives up changes nothing about a flight that has left.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,11 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from ..core.codec import Codec, enc_hook
+from ..core.codec import Codec, Envelope, enc_hook
 from ..core.errors import EvsrcError, InvalidEventError, StoreClosedError
-from ..core.event import NO_METADATA, E, NewEvent, StreamName, with_tags
+from ..core.event import NO_METADATA, E, NewEvent, Recorded, StreamName, with_tags
 from ..core.expectation import Expected
-from ..ports import Appended, Conflict, Write
+from ..ports import Appended, Conflict, Page, Placed, Write
 from .transactions import MOMENTS, Line
 
 
@@ -85,6 +86,57 @@ Verdict: TypeAlias = Appended | Conflict | EvsrcError
 Commit: TypeAlias = Callable[[Sequence[Job]], Awaitable[Sequence[Verdict]]]
 
 
+_MOST_AT_HAND: Final = 50
+
+
+def committed_page(
+    codec: Codec[E], jobs: Sequence[Job], verdicts: Sequence[Verdict], at: int
+) -> Page[E] | None:
+    """Give what a transaction has added to the log, as a reader would find it.
+
+    None: that is nothing, or too much to decode here and now, or something that cannot
+    be decoded; a reader will say what is wrong with it.
+
+    Args:
+        codec: made the jobs.
+        jobs: all of the transaction, which gave them positions without holes.
+        verdicts: one for each job.
+        at: when they were recorded, in microseconds since 1970.
+    """
+    if sum([job.events for job in jobs]) > _MOST_AT_HAND:
+        return None
+    try:
+        events = [
+            recorded
+            for job, verdict in zip(jobs, verdicts, strict=True)
+            if isinstance(verdict, Appended) and not verdict.repeated
+            for write, placed in zip(job.writes, verdict.placed, strict=True)
+            for recorded in _recorded(codec, write, placed, at)
+        ]
+    except Exception:  # noqa: BLE001 - the reader will meet it
+        return None
+    last = events[-1].position if events else 0
+    return Page(tuple(events), last, last) if events else None
+
+
+def _recorded(
+    codec: Codec[E], write: EncodedWrite, placed: Placed, at: int
+) -> list[Recorded[E]]:
+    stream, types = write.stream, write.types
+    first = placed.version - len(types) + 1
+    columns = zip(types, write.data, write.ids, write.metas, strict=True)
+    found: list[Recorded[E]] = []
+    for offset, (type, data, id, meta) in enumerate(columns):
+        version = first + offset
+        if codec.restore is None:
+            event = codec.decode(type, data)
+        else:
+            event = codec.restore(type, data, Envelope(id, stream, version, meta))
+        position = placed.first_position + offset
+        found.append(Recorded(event, type, stream, version, position, id, meta, at))
+    return found
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     job: Job
@@ -102,6 +154,7 @@ class Commits:
         self.store = store
         self.waiting: deque[_Waiting] = deque()
         self.flight: asyncio.Task[None] | None = None
+        self.alone = False  # nobody else came while the last append was in flight
         self.closing = False
         self.line = Line(store)
 
@@ -113,11 +166,23 @@ class Commits:
         waiting = _Waiting(job)
         self.waiting.append(waiting)
         if self.flight is None:
-            self.flight = asyncio.create_task(self._fly())
+            self._start()
         verdict = await waiting.verdict
         if isinstance(verdict, EvsrcError):
             raise verdict
         return verdict
+
+    def _start(self) -> None:
+        """Have the waiting fly, with whoever comes before the event loop's next turn.
+
+        Who was alone last time need not wait for that, where Python allows it.
+        """
+        if self.alone and sys.version_info >= (3, 12):
+            loop = asyncio.get_running_loop()
+            flight = asyncio.Task(self._fly(), loop=loop, eager_start=True)
+            self.flight = None if flight.done() else flight
+        else:
+            self.flight = asyncio.create_task(self._fly())
 
     async def _fly(self) -> None:
         aboard: list[_Waiting] = []
@@ -133,6 +198,7 @@ class Commits:
                         if not waiting.verdict.done():
                             waiting.verdict.set_exception(error)
                     continue
+                self.alone = len(aboard) == 1 and not self.waiting
                 for waiting, verdict in zip(aboard, verdicts, strict=True):
                     if not waiting.verdict.done():
                         waiting.verdict.set_result(verdict)

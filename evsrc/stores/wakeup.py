@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
+
+from ..ports import Page
 
 
 class Wakeup:
@@ -13,40 +16,43 @@ class Wakeup:
 
     def __init__(self) -> None:
         self.head = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[Page[Any] | None], int] = {}
 
     @property
     def awaited(self) -> bool:
         """Whether somebody waits."""
         return bool(self._waiting)
 
-    def advance(self, head: int) -> None:
+    def advance(self, head: int, page: Page[Any] | None = None) -> None:
         """Tell everyone who waits that *head* is readable, if that is news.
 
         Only then: who is woken may look at the store, and say what it found here.
+        *page*: everything from its first event to *head*, for who waits for just that.
         """
         if head > self.head:
             self.head = head
             if self._waiting:
-                self.rouse()
+                self.rouse(page)
 
-    def rouse(self) -> None:
+    def rouse(self, page: Page[Any] | None = None) -> None:
         """Tell everyone who waits that there may be more to read."""
-        waiting, self._waiting = self._waiting, set()
-        for future in waiting:
+        waiting, self._waiting = self._waiting, {}
+        before = page.events[0].position - 1 if page else None
+        for future, position in waiting.items():
             if not future.done():
-                future.set_result(None)
+                future.set_result(page if position == before else None)
 
-    async def wait(self, position: int, timeout: timedelta) -> None:
+    async def wait(self, position: int, timeout: timedelta) -> Page[Any] | None:
         """Return once there may be more after *position*, or *timeout* is over."""
         if self.head > position:
-            return
+            return None
+        future: asyncio.Future[Page[Any] | None]
         future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        self._waiting[future] = position
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                await future
+                return await future
         except TimeoutError:
-            return
+            return None
         finally:
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)

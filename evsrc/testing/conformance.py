@@ -62,6 +62,7 @@ from ._bench import (
     Check,
     Fact,
     Store,
+    Tagged,
     accepted,
     checks_of,
     is_empty,
@@ -556,6 +557,29 @@ async def wakes_readers(store: Store) -> None:
     waited = asyncio.get_running_loop().time() - started
     assert waited < SOON.total_seconds() / 2, "nobody was woken"
     await store.changed(outcome.position, timeout=timedelta(milliseconds=1))
+
+
+async def hands_over_what_can_be_read(store: Store) -> None:
+    """What waiting gives is what reading gives, with all that was recorded."""
+    here, there = new(1, Tagged(2, ("x",))), new(3)
+    there[0] = replace(there[0], metadata=Metadata(actor_id="é", extra={"a": 1}))
+    for writes in (
+        [Write(A, new(0), NO_STREAM)],
+        [Write(A, here, 1), Write(B, there, ANY)],
+        [Write(A, new(4), 9), Write(B, new(5), ANY)],
+        [Write(B, new(6), STREAM_EXISTS)],
+        [Write(A, here, 1), Write(B, there, ANY)],
+        [Write(B, new(*range(7, 99)), 2)],
+    ):
+        before = await store.head()
+        waiting = asyncio.create_task(store.changed(before, timeout=SOON / 50))
+        await asyncio.sleep(0)
+        await asyncio.gather(*(store.append(*writes), store.append(*writes)))
+        at_hand = await waiting
+        if at_hand is not None:
+            read = await store.read_all(after=before)
+            assert at_hand.page == read, "something else was read"
+            assert await at_hand.read_all(after=before) == read
 
 
 async def lists_dead_letters_of_a_stream(store: Store) -> None:

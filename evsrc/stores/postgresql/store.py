@@ -27,14 +27,17 @@ from ...ports import (
     Also,
     Append,
     Appended,
+    AtHand,
     BeginTransaction,
     Changed,
     Conflict,
     EventStore,
+    Page,
+    ReadAll,
     Transaction,
     Write,
 )
-from ..commits import Commits, Job, encode_write
+from ..commits import Commits, Job, Verdict, committed_page, encode_write
 from ..transactions import watched
 from ..wakeup import Wakeup
 from .ahead import Ahead
@@ -105,9 +108,15 @@ class _Appending(Generic[E]):
     """The append side of a store, behind group commit."""
 
     def __init__(
-        self, encoder: _Encoder[E], writer: Writer, notices: Notices, largest: int
+        self,
+        encoder: _Encoder[E],
+        writer: Writer,
+        notices: Notices,
+        read_all: ReadAll[E],
+        largest: int,
     ) -> None:
         self.encoder = encoder
+        self.read_all = read_all
         self.writer = writer
         self.notices = notices
         where = writer.server.where
@@ -125,18 +134,27 @@ class _Appending(Generic[E]):
         verdicts = await self.writer.commit(jobs)
         written = zip(jobs, verdicts, strict=True)
         if any(job.events and isinstance(v, Appended) for job, v in written):
-            self.committed(self.writer.head)
+            self.committed(self.writer.head, self.page(jobs, verdicts))
         return verdicts
 
-    def committed(self, head: int) -> None:
-        self.notices.wakeup.advance(head)
+    def page(self, jobs: Sequence[Job], verdicts: Sequence[Verdict]) -> Page[E] | None:
+        """Give what was committed, for those who wait, if it is known to be dense."""
+        at = self.writer.at
+        if at is None or self.writer.concurrent or not self.notices.wakeup.awaited:
+            return None
+        return committed_page(self.encoder.codec, jobs, verdicts, at)
+
+    def committed(self, head: int, page: Page[E] | None = None) -> None:
+        self.notices.wakeup.advance(head, page)
         self.notices.committed(look=self.writer.concurrent)
 
-    async def changed(self, position: int, *, timeout: timedelta) -> None:
+    async def changed(self, position: int, *, timeout: timedelta) -> AtHand[E] | None:
         wakeup = self.notices.wakeup
-        if wakeup.head <= position and not self.commits.closing:
-            self.notices.waiting()
-            await wakeup.wait(position, timeout)
+        if wakeup.head > position or self.commits.closing:
+            return None
+        self.notices.waiting()
+        page = await wakeup.wait(position, timeout)
+        return None if page is None else AtHand(self.read_all, page)
 
     async def close(self) -> None:
         await self.commits.close()
@@ -229,7 +247,7 @@ async def postgresql_store(
     head = names.sql("head_concurrent" if concurrent else "head_serial")
     notices = Notices(server, names, wakeup, head)
     encoder = _Encoder(codec)
-    appending = _Appending(encoder, writer, notices, largest_commit)
+    appending = _Appending(encoder, writer, notices, reader.read_all, largest_commit)
 
     async def close() -> None:
         await appending.close()
@@ -263,7 +281,7 @@ def _record(
     append: Append[E],
     transaction: BeginTransaction[E],
     save: Callable[[Also], Awaitable[None]],
-    changed: Changed,
+    changed: Changed[E],
     close: Callable[[], Awaitable[None]],
 ) -> EventStore[E]:
     records = reader.records

@@ -89,6 +89,7 @@ class Writer:
         self.concurrent = concurrent
         self.lossy = lossy
         self.head = 0  # the highest position that a call has reported
+        self.at: int | None = None  # when the one call of a commit recorded events
 
     async def commit(self, jobs: Sequence[Job]) -> list[Verdict]:
         """Judge and write *jobs* in one transaction; give a verdict for each.
@@ -97,7 +98,7 @@ class Writer:
             StoreError: none of them was written, or (AppendOutcomeUnknownError) it
                 cannot be told whether they were.
         """
-        first = _Sent()
+        first, self.at = _Sent(), None
         try:
             if writes := self.lone_events(jobs):
                 short = self.one_call if len(writes) == 1 else self.each_call
@@ -112,6 +113,7 @@ class Writer:
         verdicts: list[Verdict] = []
         for job in jobs:
             verdicts += await self._commit_alone(job, _Sent(first.unanswered))
+        self.at = None
         return verdicts
 
     async def _commit_alone(self, job: Job, sent: _Sent) -> list[Verdict]:
@@ -193,7 +195,8 @@ class Writer:
         timeout = self.server.timeout
 
         async def call(db: Db) -> list[Verdict] | None:
-            version, position = await db.fetchrow(self.one, *arguments, timeout=timeout)
+            row = await db.fetchrow(self.one, *arguments, timeout=timeout)
+            version, position, self.at = row
             if position is None:
                 return None
             self.head = max(self.head, position)
@@ -210,7 +213,8 @@ class Writer:
         timeout = self.server.timeout
 
         async def call(db: Db) -> list[Verdict] | None:
-            versions, base = await db.fetchrow(self.each, *arguments, timeout=timeout)
+            row = await db.fetchrow(self.each, *arguments, timeout=timeout)
+            versions, base, self.at = row
             if base is None:
                 return None
             self.head = max(self.head, base + len(writes))
@@ -261,7 +265,7 @@ class Writer:
             *arguments,
             timeout=self.server.timeout,
         )
-        self.head = max(self.head, row["head"] or 0)
+        self.head, self.at = max(self.head, row["head"] or 0), row["at"]
         return _verdicts(jobs, row)
 
     async def call_in_turn(self, db: Db, job: Job) -> Verdict:

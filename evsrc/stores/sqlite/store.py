@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar, cast
 from uuid import UUID
@@ -28,6 +29,7 @@ from ...ports import (
     START,
     Also,
     Appended,
+    AtHand,
     Checkpoint,
     Checkpoints,
     Conflict,
@@ -38,7 +40,7 @@ from ...ports import (
     Transaction,
     Write,
 )
-from ..commits import Commits, Job, Verdict, encode_write
+from ..commits import Commits, Job, Verdict, committed_page, encode_write
 from ..transactions import watched
 from ..wakeup import Wakeup
 from .connect import start, unobtrusive, use_wal
@@ -48,7 +50,7 @@ from .records import dead_letters, leases
 from .schema import migrate, recognise
 from .sql import sql
 from .transaction import SQLiteConnection
-from .writer import Writer
+from .writer import Committed, Writer
 
 T = TypeVar("T")
 
@@ -141,9 +143,25 @@ class _Store(Generic[E]):
         return Job(encoded, also, sum([len(write.ids) for write in encoded]))
 
     async def commit(self, jobs: Sequence[Job]) -> Sequence[Verdict]:
-        verdicts, head = await self.writing.run(lambda: self.writer.commit(jobs))
-        self.wakeup.advance(head)
-        return verdicts
+        if self.wakeup.awaited:
+            work = self.commit_for_readers(jobs)
+        else:
+            work = partial(self.writer.commit, jobs)
+        done = await self.writing.run(work)
+        self.wakeup.advance(done.head)
+        return done.verdicts
+
+    def commit_for_readers(self, jobs: Sequence[Job]) -> Callable[[], Committed]:
+        """Commit, and at once hand what was committed to whoever waits for it."""
+        soon = asyncio.get_running_loop().call_soon_threadsafe
+
+        def work() -> Committed:
+            done = self.writer.commit(jobs)
+            page = committed_page(self.codec, jobs, done.verdicts, done.at)
+            soon(self.wakeup.advance, done.head, page)
+            return done
+
+        return work
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Transaction[E]]:
@@ -242,17 +260,18 @@ class _Store(Generic[E]):
     async def head(self) -> int:
         return await self.read(self.reader.head)
 
-    async def changed(self, position: int, *, timeout: timedelta) -> None:
+    async def changed(self, position: int, *, timeout: timedelta) -> AtHand[E] | None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout.total_seconds()
         while True:
             left = timedelta(seconds=max(0.0, deadline - loop.time()))
-            await self.wakeup.wait(position, min(left, _POLL) if self.shared else left)
+            pause = min(left, _POLL) if self.shared else left
+            page = await self.wakeup.wait(position, pause)
             if self.wakeup.head > position or self.commits.closing:
-                return
+                return None if page is None else AtHand(self.read_all, page)
             self.wakeup.advance(await self.head())  # another process may have written
             if self.wakeup.head > position or loop.time() >= deadline:
-                return
+                return None
 
     async def load_checkpoint(self, name: str) -> Checkpoint | None:
         return await self.read(lambda: self.reader.checkpoint(name))

@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 
 from ...core.errors import (
     CheckpointError,
@@ -47,6 +48,16 @@ from .queries import last_match
 from .records import lost_lease, put_letter
 from .sql import sql
 
+_MOST_STREAMS: Final = 10_000
+
+
+class Committed(NamedTuple):
+    """A verdict for each job, the log's new head, and when events were recorded."""
+
+    verdicts: list[Verdict]
+    head: int
+    at: int
+
 
 @dataclass(slots=True)
 class _Stream:
@@ -75,7 +86,11 @@ class _Flight:
 
 
 class Writer:
-    """The one connection that writes, and the names it has seen."""
+    """The one connection that writes, and what it knows of the file.
+
+    The head and streams that it has written are as it left them until somebody else
+    commits, which SQLite's `data_version` shows to whoever holds the write lock.
+    """
 
     def __init__(
         self, db: sqlite3.Connection, *, watch: Callable[[], None] | None
@@ -83,10 +98,16 @@ class Writer:
         self.db = db
         self.names: dict[str, int] = {}
         self.watch = watch
-        self.other_commits: int | None = None
+        self.data_version: int | None = None
+        self.forget()
 
-    def commit(self, jobs: Sequence[Job]) -> tuple[list[Verdict], int]:
-        """Judge and write *jobs*; give a verdict for each, and the log's new head.
+    def forget(self) -> None:
+        """Forget the head and streams: they may be different by now."""
+        self.head: int | None = None
+        self.streams: dict[StreamName, _Stream] = {}
+
+    def commit(self, jobs: Sequence[Job]) -> Committed:
+        """Judge and write *jobs*.
 
         First without savepoints, which is all it takes when nothing goes wrong; if a
         statement fails, everything is judged anew with one savepoint a job, so that a
@@ -101,7 +122,7 @@ class Writer:
 
     def _transaction(
         self, jobs: Sequence[Job], append: Callable[[_Flight, Job], Verdict]
-    ) -> tuple[list[Verdict], int]:
+    ) -> Committed:
         db = self.db
         try:
             before = self.begin()
@@ -115,7 +136,14 @@ class Writer:
             self.roll_back()
             raise
         self.names |= flight.names
-        return verdicts, flight.head
+        self._remember(flight)
+        return Committed(verdicts, flight.head, flight.at)
+
+    def _remember(self, flight: _Flight) -> None:
+        if len(self.streams) > _MOST_STREAMS:
+            self.streams.clear()
+        self.head = flight.head
+        self.streams |= {name: s for name, s in flight.streams.items() if s.version}
 
     def _put(self, flight: _Flight) -> None:
         """Store what the events of a flight have changed: streams, and the head."""
@@ -142,13 +170,18 @@ class Writer:
     def begin(self) -> int:
         """Take the file's write lock; give the log's head."""
         self.db.execute("BEGIN IMMEDIATE")
-        if self.watch is not None:
-            self._notice_others(self.watch)
-        return read_head(self.db)
+        (version,) = self.db.execute("PRAGMA data_version").fetchone()
+        if version != self.data_version:
+            if self.data_version is not None and self.watch is not None:
+                self.watch()
+            self.data_version = version
+            self.forget()
+        return read_head(self.db) if self.head is None else self.head
 
     def open(self) -> None:
         """Begin a transaction in which jobs come one by one."""
         self._flight = _Flight(self.begin(), 0)
+        self.forget()
 
     def append(self, job: Job) -> Verdict:
         """Judge and write one job in the open transaction, up to the last row of it."""
@@ -181,15 +214,9 @@ class Writer:
 
     def roll_back(self) -> None:
         """Undo what is not committed."""
+        self.forget()
         if self.db.in_transaction:
             self.db.execute("ROLLBACK")
-
-    def _notice_others(self, watch: Callable[[], None]) -> None:
-        """See whether a connection of somebody else has committed since last time."""
-        (seen,) = self.db.execute("PRAGMA data_version").fetchone()
-        if self.other_commits is not None and seen != self.other_commits:
-            watch()
-        self.other_commits = seen
 
     def _append(self, flight: _Flight, job: Job) -> Verdict:
         try:
@@ -268,12 +295,16 @@ class Writer:
         return last_match(self.db, query, key_of, condition.after, flight.head)
 
     def _stream(self, flight: _Flight, name: StreamName) -> _Stream:
-        known = flight.streams.get(name)
-        if known is None:
-            known = _Stream(*find_stream(self.db, name, flight.taken))
-            flight.taken.add(known.key)
-            flight.streams[name] = known
-        return known
+        stream = flight.streams.get(name)
+        if stream is None:
+            known = self.streams.get(name)
+            if known is None:
+                stream = _Stream(*find_stream(self.db, name, flight.taken))
+            else:
+                stream = _Stream(known.key, known.version, known.content)
+            flight.taken.add(stream.key)
+            flight.streams[name] = stream
+        return stream
 
     def _place(self, flight: _Flight, write: EncodedWrite) -> Placed:
         name, ids, metas, data = write.stream, write.ids, write.metas, write.data

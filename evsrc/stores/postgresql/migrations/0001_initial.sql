@@ -278,7 +278,8 @@ CREATE FUNCTION @evsrc_append(
   _t_event int[], _t_type text[], _t_tag uuid[],
   _conditions jsonb, _also json,
   OUT head bigint, OUT status int[], OUT about int[], OUT told text[],
-  OUT w_version bigint[], OUT w_first bigint[], OUT w_last bigint[], OUT base bigint
+  OUT w_version bigint[], OUT w_first bigint[], OUT w_last bigint[], OUT base bigint,
+  OUT at bigint
 ) LANGUAGE plpgsql
 -- Planning each call anew would take longer than running it; a plan made while the
 -- table was empty must not scan it for ever.
@@ -288,7 +289,6 @@ AS $$
 DECLARE
   _key     bigint;
   _floor   text := 'evsrc.floor_' || '@evsrc_event'::regclass::oid;
-  _now     bigint;
   _writes  int := cardinality(_w_job);
   _version bigint[];        -- of each stream, as the jobs so far leave it
   _before  bigint[];        -- the same, before the job in hand, if that has several writes
@@ -530,12 +530,12 @@ BEGIN
       END IF;
       head := _base + _total;
     END IF;
-    _now := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+    at := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
     INSERT INTO @evsrc_event (position, version, at, crc, seal, event_id,
                               category, stream_id, type, meta, data)
-    SELECT p, v, _now,
+    SELECT p, v, at,
            ((e.crc + v * 1000003) % 4294967291 - 2147483648)::int,
-           ((e.seal + p * 1000003 + _now % 4294967291) % 4294967291
+           ((e.seal + p * 1000003 + at % 4294967291) % 4294967291
              - 2147483648)::int,
            e.id, _categories[_w_stream[e.w]], _stream_ids[_w_stream[e.w]],
            e.type, e.meta, e.data
@@ -573,13 +573,11 @@ CREATE FUNCTION @evsrc_append_one(
   _lossy boolean, _wait int, _category text, _stream_id text, _expected bigint,
   _id uuid, _type text, _meta bytea, _data bytea, _crc bigint, _seal bigint,
   _tags uuid[], _after bigint, _of_tags uuid[], _of_types text[], _of_items jsonb,
-  OUT version bigint, OUT "position" bigint
+  OUT version bigint, OUT "position" bigint, OUT at bigint
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 AS $$
-DECLARE
-  _now bigint;
 BEGIN
   IF NOT _lossy AND current_setting('synchronous_commit') = 'off' THEN
     RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'EV001';
@@ -610,13 +608,13 @@ BEGIN
   IF position IS NULL THEN
     RAISE EXCEPTION 'the ordering is not serial' USING ERRCODE = 'EV002';
   END IF;
-  _now := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+  at := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
   version := version + 1;
   INSERT INTO @evsrc_event (position, version, at, crc, seal, event_id,
                             category, stream_id, type, meta, data)
-  VALUES (position, version, _now,
+  VALUES (position, version, at,
           ((_crc + version * 1000003) % 4294967291 - 2147483648)::int,
-          ((_seal + position * 1000003 + _now % 4294967291) % 4294967291
+          ((_seal + position * 1000003 + at % 4294967291) % 4294967291
             - 2147483648)::int,
           _id, _category, _stream_id, _type, _meta, _data);
   IF _tags IS NOT NULL THEN
@@ -633,13 +631,11 @@ CREATE FUNCTION @evsrc_append_each(
   _lossy boolean, _wait int, _categories text[], _stream_ids text[],
   _expected bigint[], _ids uuid[], _types text[], _metas bytea[], _data bytea[],
   _crcs bigint[], _seals bigint[],
-  OUT versions bigint[], OUT base bigint
+  OUT versions bigint[], OUT base bigint, OUT at bigint
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 AS $$
-DECLARE
-  _now bigint;
 BEGIN
   IF NOT _lossy AND current_setting('synchronous_commit') = 'off' THEN
     RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'EV001';
@@ -668,12 +664,12 @@ BEGIN
   IF base IS NULL THEN
     RAISE EXCEPTION 'the ordering is not serial' USING ERRCODE = 'EV002';
   END IF;
-  _now := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+  at := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
   INSERT INTO @evsrc_event (position, version, at, crc, seal, event_id,
                             category, stream_id, type, meta, data)
-  SELECT base + n, v, _now,
+  SELECT base + n, v, at,
          ((crc + v * 1000003) % 4294967291 - 2147483648)::int,
-         ((seal + (base + n) * 1000003 + _now % 4294967291) % 4294967291
+         ((seal + (base + n) * 1000003 + at % 4294967291) % 4294967291
            - 2147483648)::int,
          id, c, i, type, meta, data
     FROM unnest(versions, _categories, _stream_ids, _ids, _types, _metas, _data,
