@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from evsrc import Batched, Delivery, Query, State, Write, subscribe
-from evsrc.core.errors import SerializationError
+from evsrc.core.errors import DuplicateEventError, SerializationError
 from evsrc.core.event import Recorded
 from evsrc.core.expectation import ANY
 from evsrc.ports import Appended, AtHand, EventStore, Page
 from evsrc.runtime.subscribe import Subscription
 from evsrc.testing import CODEC
-from evsrc.testing._bench import SOON, A, Tagged, new
+from evsrc.testing._bench import SOON, A, B, Tagged, new
 from tests.conftest import OpenStore
 
 Store = EventStore[Any]
@@ -78,6 +78,37 @@ async def test_what_was_committed_is_not_read(store: Store) -> None:
     assert at_hand.read_all == store.read_all
     assert at_hand.page == await store.read_all(after=2)
     assert await beyond is None
+
+
+@pytest.mark.parametrize("evsrc_back_end", ["postgresql-concurrent"], indirect=True)
+async def test_where_positions_have_holes_nothing_is_at_hand(store: Store) -> None:
+    """Another process's event may have a position between two of ours."""
+    for n in range(3):
+        here = asyncio.create_task(store.changed(await store.head(), timeout=SOON))
+        await asyncio.sleep(0)
+        await append(store, n)
+        assert await here is None
+
+
+@pytest.mark.parametrize("evsrc_back_end", HANDED, indirect=True)
+async def test_those_who_fly_alone_are_read_right(store: Store) -> None:
+    """Next to an append that fails, each is recorded at a time of its own."""
+    used = new(0)
+    await store.append(Write(A, used, ANY))
+    for n in range(1, 9, 2):
+        head = await store.head()
+        here = asyncio.create_task(store.changed(head, timeout=SOON))
+        await asyncio.sleep(0)
+        writes = [Write(B, new(n), ANY), Write(B, used, ANY), Write(A, new(n + 1), ANY)]
+        one, failed, other = await asyncio.gather(
+            *(store.append(write) for write in writes), return_exceptions=True
+        )
+        assert isinstance(one, Appended)
+        assert isinstance(other, Appended)
+        assert isinstance(failed, DuplicateEventError)
+        at_hand, read = await here, await store.read_all(after=head)
+        assert len(read.events) == 2
+        assert at_hand is None or at_hand.page == read
 
 
 async def test_a_store_that_reads_otherwise_is_read(store: Store) -> None:

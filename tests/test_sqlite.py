@@ -21,8 +21,10 @@ from evsrc import (
     ANY,
     NO_STREAM,
     AppendCondition,
+    Conflict,
     CorruptionError,
     DeadLetter,
+    DuplicateEventError,
     Fence,
     Metadata,
     NewEvent,
@@ -415,6 +417,54 @@ async def test_two_processes_see_each_other(tmp_path: Path) -> None:
         new_type = await two.append(Write(StreamName("new", "1"), facts(2), 0))
         assert isinstance(new_type, Appended)
         assert [r.event.n for r in (await one.read_all()).events] == [1, 2]
+
+
+async def test_what_others_append_is_known_to_the_next_append(tmp_path: Path) -> None:
+    """Stores that take turns on one file judge each append on what is there."""
+    path = tmp_path / "events.db"
+    async with (
+        await sqlite_store(path, CODEC) as one,
+        await sqlite_store(path, CODEC) as two,
+    ):
+        for version in range(0, 12, 3):
+            for store, expected in ((one, 0), (two, 1), (two, 2)):
+                write = Write(STREAM, facts(1), version + expected)
+                done = await store.append(write)
+                assert isinstance(done, Appended)
+                assert done.position == done.version == version + expected + 1
+            late = await one.append(Write(STREAM, facts(1), version + 1))
+            assert late == Conflict(STREAM, version + 1, version + 3)
+
+
+async def test_a_failed_append_changes_nothing_that_is_known(
+    store: EventStore[Any],
+) -> None:
+    """What a transaction that was undone has seen and counted is not built upon."""
+    used, elsewhere = facts(1), StreamName("else", "where")
+    await store.append(Write(STREAM, used, 0))
+    await store.append(Write(elsewhere, facts(2), 0))
+    with pytest.raises(DuplicateEventError):
+        await store.append(Write(STREAM, facts(3), 1), Write(elsewhere, used, 1))
+    done = await store.append(Write(STREAM, facts(4), 1))
+    assert isinstance(done, Appended)
+    assert done.version == 2
+
+
+async def test_a_stream_that_was_only_asked_for_keeps_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conflict on a stream that is not there leaves its key to others."""
+    monkeypatch.setattr(writer, "stream_key", lambda *_: 7)
+    first, second = StreamName("first", "1"), StreamName("second", "1")
+    async with await sqlite_store(tmp_path / "events.db", CODEC) as store:
+        refused = await store.append(Write(first, facts(1), 5))
+        assert refused == Conflict(first, 5, 0)
+        for stream, n in ((second, 2), (first, 3), (second, 4), (first, 5)):
+            await store.append(Write(stream, facts(n), ANY))
+        for stream, numbers in ((first, [3, 5]), (second, [2, 4])):
+            loaded = await store.load_events(stream)
+            assert [event.n for event in loaded.events] == numbers
+        assert await store.verify() == ()
 
 
 async def test_streams_with_one_hash_stay_apart(

@@ -295,16 +295,14 @@ class Writer:
         return last_match(self.db, query, key_of, condition.after, flight.head)
 
     def _stream(self, flight: _Flight, name: StreamName) -> _Stream:
-        stream = flight.streams.get(name)
-        if stream is None:
+        known = flight.streams.get(name)
+        if known is None:
             known = self.streams.get(name)
             if known is None:
-                stream = _Stream(*find_stream(self.db, name, flight.taken))
-            else:
-                stream = _Stream(known.key, known.version, known.content)
-            flight.taken.add(stream.key)
-            flight.streams[name] = stream
-        return stream
+                known = _Stream(*find_stream(self.db, name, flight.taken))
+            flight.taken.add(known.key)
+            flight.streams[name] = known
+        return known
 
     def _place(self, flight: _Flight, write: EncodedWrite) -> Placed:
         name, ids, metas, data = write.stream, write.ids, write.metas, write.data
