@@ -108,7 +108,8 @@ async def test_those_who_fly_alone_are_read_right(store: Store) -> None:
         assert isinstance(failed, DuplicateEventError)
         at_hand, read = await here, await store.read_all(after=head)
         assert len(read.events) == 2
-        assert at_hand is None or at_hand.page == read
+        handed = at_hand.page.events if at_hand else ()
+        assert handed == read.events[: len(handed)]  # perhaps the first went ahead
 
 
 async def test_a_store_that_reads_otherwise_is_read(store: Store) -> None:
