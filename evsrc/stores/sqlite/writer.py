@@ -143,7 +143,7 @@ class Writer:
         if len(self.streams) > _MOST_STREAMS:
             self.streams.clear()
         self.head = flight.head
-        self.streams |= {name: s for name, s in flight.streams.items() if s.version}
+        self.streams |= flight.streams
 
     def _put(self, flight: _Flight) -> None:
         """Store what the events of a flight have changed: streams, and the head."""
