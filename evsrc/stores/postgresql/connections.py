@@ -15,6 +15,7 @@ from contextlib import (
     suppress,
 )
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
@@ -241,35 +242,18 @@ class Kept:
 
     def lend(self) -> AbstractAsyncContextManager[Db]:
         """Lend a connection to whoever needs one."""
-        return self._lend()
+        return _Lent(self)
 
     def lend_again(self) -> AbstractAsyncContextManager[Db]:
         """Lend one to those who come one after the other, before all others."""
-        return self._lend(again=True)
+        return _Lent(self, again=True)
 
     def lend_once(self) -> AbstractAsyncContextManager[Db]:
         """Lend one that the pool takes away from whoever had it."""
-        return self._lend(once=True)
+        return _Lent(self, once=True)
 
-    @asynccontextmanager
-    async def _lend(
-        self, *, again: bool = False, once: bool = False
-    ) -> AsyncGenerator[Db]:
-        """Lend a connection; one that is lost, or whose use failed, is not kept."""
-        db, lent = await self._next(again=again)
-        try:
-            yield db
-        except BaseException as error:
-            await lent.__aexit__(type(error), error, error.__traceback__)
-            raise
-        kept = self.second if self.first else self.first
-        reserved = again and kept is self.first
-        if once or self.closed or kept or (self.waiting and not reserved):
-            await lent.aclose()
-        else:
-            kept.append((db, lent))
-
-    async def _next(self, *, again: bool) -> tuple[Db, AsyncExitStack]:
+    async def next(self, *, again: bool) -> tuple[Db, AsyncExitStack]:
+        """Give a connection, and what gives it back to the pool."""
         while found := (self.first if again or not self.waiting else []) or self.second:
             db, lent = found.pop()
             if not is_gone(db):
@@ -282,12 +266,50 @@ class Kept:
         finally:
             self.waiting -= 1
 
+    async def keep(
+        self, db: Db, lent: AsyncExitStack, *, again: bool, once: bool
+    ) -> None:
+        """Keep a connection for its next use, or give it back."""
+        kept = self.second if self.first else self.first
+        reserved = again and kept is self.first
+        if once or self.closed or kept or (self.waiting and not reserved):
+            await lent.aclose()
+        else:
+            kept.append((db, lent))
+
     async def close(self) -> None:
         """Give them back and close the pool."""
         self.closed = True
         while found := self.first or self.second:
             await _give_back(found.pop()[1])
         await close_pool(self.pool)
+
+
+class _Lent:
+    """A connection for the length of a block; one whose use failed is not kept."""
+
+    __slots__ = ("_again", "_db", "_from", "_lent", "_once")
+
+    def __init__(self, kept: Kept, *, again: bool = False, once: bool = False) -> None:
+        self._from = kept
+        self._again = again
+        self._once = once
+
+    async def __aenter__(self) -> Db:
+        self._db, self._lent = await self._from.next(again=self._again)
+        return self._db
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            await self._lent.__aexit__(kind, error, trace)
+        else:
+            again, once = self._again, self._once
+            await self._from.keep(self._db, self._lent, again=again, once=once)
 
 
 async def _give_back(lent: AsyncExitStack) -> None:

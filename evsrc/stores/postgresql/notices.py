@@ -22,7 +22,7 @@ from .schema import Names
 
 _log: Final = logging.getLogger("evsrc")
 _POLL: Final = 0.2
-_PAUSES: Final = 0.001, 0.005  # between notices: of a few commits, of many
+_PAUSES: Final = 0.001, 0.01  # between notices: of a few commits, of many
 _FOR_EVER: Final = float("inf")
 
 
