@@ -70,6 +70,7 @@ async def test_what_was_committed_is_not_read(store: Store) -> None:
     """Who waits for just that gets it; who waits elsewhere reads."""
     await append(store, 1, 2)
     here = asyncio.create_task(store.changed(2, timeout=SOON))
+    second = asyncio.create_task(store.changed(2, timeout=SOON))
     beyond = asyncio.create_task(store.changed(3, timeout=SOON))
     await asyncio.sleep(0)
     await append(store, 3, Tagged(4, ("x",)))
@@ -77,6 +78,7 @@ async def test_what_was_committed_is_not_read(store: Store) -> None:
     assert at_hand is not None
     assert at_hand.read_all == store.read_all
     assert at_hand.page == await store.read_all(after=2)
+    assert await second is None  # it gets events of its own, by reading
     assert await beyond is None
 
 

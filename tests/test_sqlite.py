@@ -455,13 +455,21 @@ async def test_a_stream_that_was_only_asked_for_keeps_no_place(
 ) -> None:
     """A conflict on a stream that is not there leaves its key to others."""
     monkeypatch.setattr(writer, "stream_key", lambda *_: 7)
-    first, second = StreamName("first", "1"), StreamName("second", "1")
+    first, second, between = (StreamName(c, "1") for c in ("first", "second", "third"))
     async with await sqlite_store(tmp_path / "events.db", CODEC) as store:
-        refused = await store.append(Write(first, facts(1), 5))
+        refused, _ = await asyncio.gather(
+            store.append(Write(first, facts(1), 5)),
+            store.append(Write(between, facts(0), 0)),
+        )
         assert refused == Conflict(first, 5, 0)
+        assert (await store.load_events(between)).version == 1
         for stream, n in ((second, 2), (first, 3), (second, 4), (first, 5)):
             await store.append(Write(stream, facts(n), ANY))
-        for stream, numbers in ((first, [3, 5]), (second, [2, 4])):
+        both = [Write(StreamName("both", n), facts(9), 0) for n in "ab"]
+        await store.append(*both)
+        pair = [(write.stream, [9]) for write in both]
+        written = (between, [0]), (first, [3, 5]), (second, [2, 4]), *pair
+        for stream, numbers in written:
             loaded = await store.load_events(stream)
             assert [event.n for event in loaded.events] == numbers
         assert await store.verify() == ()

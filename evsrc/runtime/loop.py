@@ -135,9 +135,9 @@ class Loop(Generic[E]):
     def _fits(self, at_hand: AtHand[E]) -> bool:
         """Tell whether that is the next page, as it would be read here."""
         events = at_hand.page.events
-        follows = events[0].position == self._run.position + 1
+        follows = events and events[0].position == self._run.position + 1
         same = at_hand.read_all == self._store.read_all
-        return follows and same and len(events) <= self._delivery.page
+        return bool(follows and same and len(events) <= self._delivery.page)
 
     def _asked_for(self, page: Page[E]) -> Page[E]:
         """Leave out what the subscription does not ask for."""

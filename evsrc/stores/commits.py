@@ -113,7 +113,7 @@ def committed_page(
             for write, placed in zip(job.writes, verdict.placed, strict=True)
             for recorded in _recorded(codec, write, placed, at)
         ]
-    except Exception:  # noqa: BLE001 - the reader will meet it
+    except BaseException:  # noqa: BLE001 - what is committed must not seem to fail
         return None
     last = events[-1].position if events else 0
     return Page(tuple(events), last, last) if events else None

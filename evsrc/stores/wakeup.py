@@ -27,7 +27,8 @@ class Wakeup:
         """Tell everyone who waits that *head* is readable, if that is news.
 
         Only then: who is woken may look at the store, and say what it found here.
-        *page*: everything from its first event to *head*, for who waits for just that.
+        *page*: everything from its first event to *head*, for one who waits for just
+        that; only one, so that no two handlers share an event.
         """
         if head > self.head:
             self.head = head
@@ -40,7 +41,9 @@ class Wakeup:
         before = page.events[0].position - 1 if page else None
         for future, position in waiting.items():
             if not future.done():
-                future.set_result(page if position == before else None)
+                fits = position == before
+                future.set_result(page if fits else None)
+                page = None if fits else page
 
     async def wait(self, position: int, timeout: timedelta) -> Page[Any] | None:
         """Return once there may be more after *position*, or *timeout* is over."""

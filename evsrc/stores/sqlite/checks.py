@@ -8,15 +8,13 @@ reads nothing else of them. All are CRC-32. No I/O here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
 from typing import Any, Final
 from zlib import crc32
 
-_LAYOUT: Final = "16sqqqI"
-_pack: Final = Struct(f"<{_LAYOUT}").pack
-_unpack: Final = Struct(f"<{_LAYOUT}4x").iter_unpack
+_pack: Final = Struct("<16sqqqI").pack
+_unpack: Final = Struct("<16sqqqI4x").iter_unpack
 WHOLE: Final = 0x2144DF1C  # the CRC-32 of whatever ends in its own CRC-32
 
 
@@ -94,21 +92,9 @@ def row_sums(
     return map(crc32, map(b"".join, parts), positions)
 
 
-def unpacked(envelopes: Sequence[bytes]) -> Iterable[tuple[Any, ...]]:
-    """Give what whole envelopes hold, as columns: id, stream, version, time, type.
-
-    >>> one = _pack(b"0123456789abcdef", 1, 2, 3, 4) + bytes(4)
-    >>> list(unpacked([one])) == [(b"0123456789abcdef",), (1,), (2,), (3,), (4,)]
-    True
-    """
-    values = _layout(len(envelopes)).unpack(b"".join(envelopes))
-    return [values[column :: len(_LAYOUT) - 2] for column in range(len(_LAYOUT) - 2)]
-
-
-@lru_cache(maxsize=8)
-def _layout(count: int) -> Struct:
-    """Give the layout of many envelopes; a tuple for each would cost twice as much."""
-    return Struct(f"<{f'{_LAYOUT}4x' * count}")
+def unpacked(envelopes: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
+    """Give what whole envelopes hold, as columns: id, stream, version, time, type."""
+    return zip(*_unpack(b"".join(envelopes)), strict=True)
 
 
 def agrees(

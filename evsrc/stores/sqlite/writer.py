@@ -295,18 +295,17 @@ class Writer:
         return last_match(self.db, query, key_of, condition.after, flight.head)
 
     def _stream(self, flight: _Flight, name: StreamName) -> _Stream:
-        known = flight.streams.get(name)
-        if known is None:
-            known = self.streams.get(name)
-            if known is None:
-                known = _Stream(*find_stream(self.db, name, flight.taken))
-            flight.taken.add(known.key)
-            flight.streams[name] = known
+        known = flight.streams.get(name) or self.streams.get(name)
+        if known is None or (not known.version and known.key in flight.taken):
+            known = _Stream(*find_stream(self.db, name, flight.taken))
+        flight.streams[name] = known
         return known
 
     def _place(self, flight: _Flight, write: EncodedWrite) -> Placed:
         name, ids, metas, data = write.stream, write.ids, write.metas, write.data
-        stream, count = flight.streams[name], len(ids)
+        stream, count = self._stream(flight, name), len(ids)
+        if not stream.version:
+            flight.taken.add(stream.key)
         first, version = flight.head + 1, stream.version + 1
         positions = range(first, first + count)
         versions = range(version, version + count)
