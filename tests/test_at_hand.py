@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -18,8 +18,9 @@ from evsrc.core.expectation import ANY
 from evsrc.ports import Appended, AtHand, EventStore, Page
 from evsrc.runtime.subscribe import Subscription
 from evsrc.testing import CODEC
-from evsrc.testing._bench import SOON, A, B, Tagged, new
+from evsrc.testing._bench import SOON, A, B, Tagged, new, put
 from tests.conftest import OpenStore
+from tests.guarantees.test_poison import until
 
 Store = EventStore[Any]
 SHARED = "sqlite", "postgresql", "postgresql-concurrent"
@@ -53,16 +54,8 @@ async def waiting(
         yield subscription
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON.total_seconds()):
-        while not true():
-            await asyncio.sleep(0)
-
-
 async def append(store: Store, *events: Any) -> int:
-    done = await store.append(Write(A, new(*events), ANY))
-    assert isinstance(done, Appended)
-    return done.position
+    return (await put(store, *events)).position
 
 
 @pytest.mark.parametrize("evsrc_back_end", HANDED, indirect=True)

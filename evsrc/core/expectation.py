@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 from msgspec import Struct
 
 from .errors import InvalidExpectedVersionError, InvalidQueryError
-from .event import NO_TAGS
+from .event import NO_TAGS, Recorded
 
 
 class Expect(Enum):
@@ -172,6 +172,13 @@ def matches(
         and (not item.types or type in item.types)
         for item in query.items
     )
+
+
+def asks_for(query: AnyQuery, recorded: Recorded[Any]) -> bool:
+    """Tell whether *query* asks for a recorded event."""
+    if not isinstance(query, Query):
+        return True
+    return matches(query, recorded.stream.category, recorded.type, recorded.tags)
 
 
 class AppendCondition(Struct, frozen=True):

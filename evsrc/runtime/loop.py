@@ -13,7 +13,7 @@ from ..core.errors import (
     SerializationError,
 )
 from ..core.event import E, Recorded
-from ..core.expectation import ALL, matches
+from ..core.expectation import asks_for
 from ..ports import START, AtHand, EventStore, Page
 from .checkpointing import Saver
 from .delivery import Delivery, State
@@ -142,13 +142,7 @@ class Loop(Generic[E]):
     def _asked_for(self, page: Page[E]) -> Page[E]:
         """Leave out what the subscription does not ask for."""
         query = self._delivery.query
-        if query == ALL:
-            return page
-        events = [
-            recorded
-            for recorded in page.events
-            if matches(query, recorded.stream.category, recorded.type, recorded.tags)
-        ]
+        events = [recorded for recorded in page.events if asks_for(query, recorded)]
         return Page(tuple(events), page.reached, page.head)
 
     async def _read(self, after: int) -> Page[E]:

@@ -22,7 +22,7 @@ from ..core.expectation import (
     Query,
     QueryItem,
     any_of,
-    matches,
+    asks_for,
 )
 from ..ports import START, Appended, Conflict, SaveCheckpoint, Write
 from ._bench import (
@@ -66,14 +66,10 @@ async def _refused(
     assert expected.after < outcome.actual <= head, "the event that stands against it"
     log = await log_of(store)
     (against,) = [r for r in log if r.position == outcome.actual]
-    assert _asked(expected.query, against)
+    assert asks_for(expected.query, against)
     assert len(log) == len({r.id for r in log})
     assert not {each.id for each in added} & {r.id for r in log}, "nothing is written"
     return outcome
-
-
-def _asked(query: AnyQuery, recorded: Recorded[Any]) -> bool:
-    return matches(query, recorded.stream.category, recorded.type, recorded.tags)
 
 
 async def _history(store: Store) -> list[Recorded[Any]]:
@@ -247,7 +243,7 @@ async def judges_conditions_of_every_shape(store: Store) -> None:
     log = await _history(store)
     head = await store.head()
     for query, _ in _QUERIES:
-        found = [r.position for r in log if _asked(query, r)]
+        found = [r.position for r in log if asks_for(query, r)]
         last = max(found, default=START)
         for after in sorted({START, *found, last - 1, last + 1, head, head + 7} - {-1}):
             condition = AppendCondition(query, after)

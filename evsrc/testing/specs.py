@@ -26,7 +26,7 @@ from ..core.boundary import DecisionModel, QueryDecider, evolved
 from ..core.codec import Codec
 from ..core.decider import Decider, fold
 from ..core.event import Recorded, StreamName
-from ..core.expectation import matches
+from ..core.expectation import asks_for
 from ..core.view import View
 from ..facade.aggregate import AggregateRoot
 from ..facade.events import DomainEvent
@@ -243,4 +243,4 @@ class BoundarySpec(Past[E], Generic[S, C, E], frozen=True):
 
 def asks(model: DecisionModel[Any, E], found: Recorded[E]) -> bool:
     """Tell whether an event is one that a model asks for."""
-    return matches(model.query, found.stream.category, found.type, found.tags)
+    return asks_for(model.query, found)

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic
 from ...core.codec import Codec, Envelope
 from ...core.errors import CorruptionError
 from ...core.event import NO_TAGS, E, Recorded, StreamName
-from ...core.expectation import AnyQuery, Query, matches
+from ...core.expectation import AnyQuery, Query, asks_for, matches
 from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
 from ..rows import snapshot_crc
@@ -381,13 +381,7 @@ def _asked_for(
                     f"an event {type!r} of {category!r} is where others are searched"
                 )
         return events
-    return tuple(
-        [
-            recorded
-            for recorded in events
-            if matches(query, recorded.stream.category, recorded.type, recorded.tags)
-        ]
-    )
+    return tuple([recorded for recorded in events if asks_for(query, recorded)])
 
 
 def _refuse(_: object) -> Any:

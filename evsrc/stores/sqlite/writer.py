@@ -296,6 +296,7 @@ class Writer:
 
     def _stream(self, flight: _Flight, name: StreamName) -> _Stream:
         known = flight.streams.get(name) or self.streams.get(name)
+        # one that is not there has no key yet: another one may have taken it since
         if known is None or (not known.version and known.key in flight.taken):
             known = _Stream(*find_stream(self.db, name, flight.taken))
         flight.streams[name] = known
