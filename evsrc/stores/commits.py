@@ -1,15 +1,15 @@
 """Gather appends for the next transaction while one is in flight (group commit).
 
 Nobody waits for company: a lone append flies at once. Each append gets a verdict of its
-own; a caller who gives up changes nothing about a flight that has left.
+own; a caller who gives up changes nothing for the others of a flight.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -153,36 +153,48 @@ class Commits:
         self.largest = largest
         self.store = store
         self.waiting: deque[_Waiting] = deque()
-        self.flight: asyncio.Task[None] | None = None
+        self.flying = False
+        self.flight: asyncio.Task[None] | None = None  # that of several appends
         self.alone = False  # nobody else came while the last append was in flight
         self.closing = False
         self.line = Line(store)
 
     async def submit(self, job: Job) -> Appended | Conflict:
-        """Commit *job* with whoever else is waiting, and give its own verdict."""
+        """Commit *job* with whoever else is waiting, and give its own verdict.
+
+        Who was alone last time does not wait for others, not even for those who come
+        before the event loop's next turn, and needs no task: only he can cancel it.
+        """
         if self.closing:
             raise StoreClosedError(self.store)
         self.line.refuse_inside()
-        waiting = _Waiting(job)
-        self.waiting.append(waiting)
-        if self.flight is None:
-            self._start()
-        verdict = await waiting.verdict
+        if self.alone and not self.flying:
+            verdict = await self._fly_alone(job)
+        else:
+            waiting = _Waiting(job)
+            self.waiting.append(waiting)
+            if not self.flying:
+                self._start()
+            verdict = await waiting.verdict
         if isinstance(verdict, EvsrcError):
             raise verdict
         return verdict
 
-    def _start(self) -> None:
-        """Have the waiting fly, with whoever comes before the event loop's next turn.
+    async def _fly_alone(self, job: Job) -> Verdict:
+        self.flying = True
+        try:
+            async with self.line.lock:
+                (verdict,) = await self.commit((job,))
+                return verdict
+        finally:
+            self.flying = False
+            if self.waiting:
+                self.alone = False
+                self._start()
 
-        Who was alone last time need not wait for that, where Python allows it.
-        """
-        if self.alone and sys.version_info >= (3, 12):
-            loop = asyncio.get_running_loop()
-            flight = asyncio.Task(self._fly(), loop=loop, eager_start=True)
-            self.flight = None if flight.done() else flight
-        else:
-            self.flight = asyncio.create_task(self._fly())
+    def _start(self) -> None:
+        self.flying = True
+        self.flight = asyncio.create_task(self._fly())
 
     async def _fly(self) -> None:
         aboard: list[_Waiting] = []
@@ -203,7 +215,7 @@ class Commits:
                     if not waiting.verdict.done():
                         waiting.verdict.set_result(verdict)
         finally:
-            self.flight = None
+            self.flying, self.flight = False, None
             for waiting in (*aboard, *self.waiting):
                 waiting.verdict.cancel()
             self.waiting.clear()
@@ -223,6 +235,11 @@ class Commits:
         """Take no more appends; return when those under way have their verdicts."""
         self.closing = True
         await self.line.ended()
-        if self.flight is not None:
-            limit = MOMENTS if self.line.open else None
-            await asyncio.wait([self.flight], timeout=limit)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MOMENTS if self.line.open else None):
+                while self.flying:
+                    if self.flight is not None:
+                        await asyncio.wait([self.flight])
+                    else:
+                        async with self.line.lock:
+                            pass

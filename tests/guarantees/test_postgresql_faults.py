@@ -285,13 +285,14 @@ async def test_a4_connections_that_fall_silent(
         proxy,
     ):
         work = Workload(store, seed=5)
-        proxy.choose = some(random.Random(5), 0.3, silent=True)
-        done = asyncio.Event()
-        calling = asyncio.create_task(work.call_until(done, range(4)))
-        while proxy.cuts < count:
-            await work.until(work.acknowledged + 1)
-        done.set()
-        await calling
+        for callers, cuts in ((1, count // 2), (4, count)):
+            proxy.choose = some(random.Random(callers), 0.3, silent=True)
+            done = asyncio.Event()
+            calling = asyncio.create_task(work.call_until(done, range(callers)))
+            while proxy.cuts < cuts:
+                await work.until(work.acknowledged + 1)
+            done.set()
+            await calling
         proxy.choose = lambda: None
         counts = await work.check(store)
         print(f"A4 {ordering}: {proxy.cuts} connections fell silent, {counts}")

@@ -312,7 +312,7 @@ async def slowed(prefix: str, store: EventStore[Any], db: Any) -> EventStore[Any
     """Not bad, only slow: much happens between the steps of appends and readers."""
     for function, step in (
         ("append", "  SELECT array_agg(coalesce(v, 0)"),
-        ("append", "    at := ("),
+        ("append", "    at := date_part("),
         ("watermark", "  SELECT max(d) INTO"),
         ("watermark", "  SELECT position INTO"),
     ):

@@ -89,8 +89,9 @@ class _Encoder(Generic[E]):
     def job(self, writes: Sequence[Write[E]], also: Sequence[Also]) -> Job:
         encoded = tuple([encode_write(write, self.codec) for write in writes])
         for write in encoded:
-            self.types.update(map(_checked_type, set(write.types) - self.types))
-        changes = tuple(map(packed_change, also))
+            if not self.types.issuperset(write.types):
+                self.types.update(map(_checked_type, write.types))
+        changes = tuple(map(packed_change, also)) if also else ()
         return Job(encoded, changes, sum([len(write.ids) for write in encoded]))
 
 

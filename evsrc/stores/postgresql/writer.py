@@ -46,7 +46,7 @@ from .checks import (
     stream_salt,
     type_salt,
 )
-from .connections import Again, Db, Server
+from .connections import Again, Db, Limit, Server
 from .errors import concerns_one_job, is_an_answer, may_be_repeated, translated
 from .queries import asked, packed_conditions, tag_keys
 from .schema import Names
@@ -90,6 +90,7 @@ class Writer:
         self.lossy = lossy
         self.head = 0  # the highest position that a call has reported
         self.at: int | None = None  # when the one call of a commit recorded events
+        self.limit = Limit(server.timeout)
 
     async def commit(self, jobs: Sequence[Job]) -> list[Verdict]:
         """Judge and write *jobs* in one transaction; give a verdict for each.
@@ -148,7 +149,7 @@ class Writer:
 
     async def _sent(self, sent: _Sent, call: Callable[[Db], Awaitable[T]]) -> T:
         """Call until there is an answer, or patience ends."""
-        again = Again(self.server.patience)
+        again: Again | None = None
         while True:
             sending = False
             try:
@@ -158,6 +159,7 @@ class Writer:
             except Exception as error:
                 sent.unanswered |= sending and not is_an_answer(error)
                 if may_be_repeated(error):
+                    again = again or Again(self.server.patience)
                     if not self.server.closed and await again.pause():
                         continue
                 elif concerns_one_job(error):
@@ -175,7 +177,9 @@ class Writer:
             for job in jobs
             if job.events == len(job.writes) == 1 and not job.also
         ]
-        if len(jobs) > 1 and any(map(_needs_index, writes)):
+        if len(jobs) == 1:
+            return writes
+        if any(map(_needs_index, writes)):
             return ()
         apart = len({write.stream for write in writes}) == len(jobs)
         return writes if apart else ()
@@ -184,21 +188,20 @@ class Writer:
         self, writes: Sequence[EncodedWrite]
     ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
         """Make the call for one event; it gives None if it has to be looked at."""
-        (values,) = self.values(writes)
         (write,) = writes
         expected, tags = write.expected, write.tags
         condition: tuple[Any, ...] = None, None, None, None
         if isinstance(expected, AppendCondition):
             condition = expected.after, *asked(expected.query)
         keys = None if tags is None else tag_keys(tags[0])
-        arguments = self.lossy, self.wait, *values, keys, *condition
-        timeout = self.server.timeout
+        arguments = self.lossy, self.wait, *_values(write), keys, *condition
 
         async def call(db: Db) -> list[Verdict] | None:
-            row = await db.fetchrow(self.one, *arguments, timeout=timeout)
-            version, position, self.at = row
-            if position is None:
+            with self.limit:
+                place = await db.fetchval(self.one, *arguments)
+            if place is None:
                 return None
+            version, position, self.at = place
             self.head = max(self.head, position)
             return [Appended((Placed(write.stream, version, position, position),))]
 
@@ -208,12 +211,12 @@ class Writer:
         self, writes: Sequence[EncodedWrite]
     ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
         """Make the call for many events; None: they have to be looked at."""
-        columns = zip(*self.values(writes), strict=True)
+        columns = zip(*map(_values, writes), strict=True)
         arguments = self.lossy, self.wait, *columns
-        timeout = self.server.timeout
 
         async def call(db: Db) -> list[Verdict] | None:
-            row = await db.fetchrow(self.each, *arguments, timeout=timeout)
+            with self.limit:
+                row = await db.fetchrow(self.each, *arguments)
             versions, base, self.at = row
             if base is None:
                 return None
@@ -226,24 +229,6 @@ class Writer:
             ]
 
         return call
-
-    def values(self, writes: Sequence[EncodedWrite]) -> list[tuple[Any, ...]]:
-        """Give writes of one event as the short functions take them."""
-        found: list[tuple[Any, ...]] = []
-        for write in writes:
-            (id,), (type,), (meta,), (data,) = (
-                write.ids,
-                write.types,
-                write.metas,
-                write.data,
-            )
-            category, name = write.stream.category, write.stream.id
-            crc = crc32(data, stream_salt(category, name) + type_salt(type))
-            seal = crc32(meta or b"", crc32(id))
-            uuid = pgproto.UUID(id)  # sooner made than the standard library's
-            where = category, name, _number(write.expected)
-            found.append((*where, uuid, type, meta, data, crc, seal))
-        return found
 
     async def call(
         self,
@@ -334,6 +319,24 @@ class Writer:
             packed_conditions(jobs),
             _encode(also).decode() if also else None,
         )
+
+
+def _values(write: EncodedWrite) -> tuple[Any, ...]:
+    """Give a write of one event as the short functions take it."""
+    stream, id, type = write.stream, write.ids[0], write.types[0]
+    meta, data = write.metas[0], write.data[0]
+    category, name = stream.category, stream.id
+    return (
+        category,
+        name,
+        _number(write.expected),
+        pgproto.UUID(id),  # sooner made than the standard library's
+        type,
+        meta,
+        data,
+        crc32(data, stream_salt(category, name) + type_salt(type)),
+        crc32(meta or b"", crc32(id)),
+    )
 
 
 def _share_ids(jobs: Sequence[Job]) -> bool:

@@ -143,7 +143,8 @@ class _Store(Generic[E]):
         return Job(encoded, also, sum([len(write.ids) for write in encoded]))
 
     async def commit(self, jobs: Sequence[Job]) -> Sequence[Verdict]:
-        if self.wakeup.awaited:
+        # in memory nobody looks again, if the caller of a lone append has gone by then
+        if self.wakeup.awaited or not self.shared:
             work = self.commit_for_readers(jobs)
         else:
             work = partial(self.writer.commit, jobs)
@@ -157,7 +158,9 @@ class _Store(Generic[E]):
 
         def work() -> Committed:
             done = self.writer.commit(jobs)
-            page = committed_page(self.codec, jobs, done.verdicts, done.at)
+            page = None
+            if self.wakeup.awaited:
+                page = committed_page(self.codec, jobs, done.verdicts, done.at)
             soon(self.wakeup.advance, done.head, page)
             return done
 

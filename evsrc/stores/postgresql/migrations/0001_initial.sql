@@ -6,10 +6,11 @@ CREATE TABLE @evsrc_schema (
   applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- One row: how positions are given out, and (serial ordering) the last one.
+-- One row: how positions are given out, and (serial ordering) the last one. No CHECK:
+-- each append would parse it anew, which takes longer than the UPDATE itself.
 CREATE TABLE @evsrc_log (
-  key      smallint PRIMARY KEY CHECK (key = 0),
-  ordering text     NOT NULL CHECK (ordering IN ('serial', 'concurrent')),
+  key      smallint PRIMARY KEY,
+  ordering text     NOT NULL,
   head     bigint   NOT NULL
 ) WITH (fillfactor = 10);
 INSERT INTO @evsrc_log (key, ordering, head) VALUES (0, '@ordering', 0);
@@ -530,7 +531,7 @@ BEGIN
       END IF;
       head := _base + _total;
     END IF;
-    at := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+    at := date_part('epoch', clock_timestamp()) * 1000000;
     INSERT INTO @evsrc_event (position, version, at, crc, seal, event_id,
                               category, stream_id, type, meta, data)
     SELECT p, v, at,
@@ -567,17 +568,20 @@ END $$;
 
 -- The most frequent append, one event with serial ordering, in less than half the time.
 -- _after: null: there is no condition; what stands against it is what _of_tags, _of_types
--- and _of_items ask for (see evsrc_positions) after that position. position: null: a
--- conflict, or it was here before (ask evsrc_append).
+-- and _of_items ask for (see evsrc_positions) after that position. Gives version,
+-- position and time; null: a conflict, or it was here before (ask evsrc_append).
 CREATE FUNCTION @evsrc_append_one(
   _lossy boolean, _wait int, _category text, _stream_id text, _expected bigint,
   _id uuid, _type text, _meta bytea, _data bytea, _crc bigint, _seal bigint,
-  _tags uuid[], _after bigint, _of_tags uuid[], _of_types text[], _of_items jsonb,
-  OUT version bigint, OUT "position" bigint, OUT at bigint
-) LANGUAGE plpgsql
+  _tags uuid[], _after bigint, _of_tags uuid[], _of_types text[], _of_items jsonb
+) RETURNS bigint[] LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 AS $$
+DECLARE
+  _version  bigint;
+  _position bigint;
+  _at       bigint;
 BEGIN
   IF NOT _lossy AND current_setting('synchronous_commit') = 'off' THEN
     RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'EV001';
@@ -590,37 +594,38 @@ BEGIN
     PERFORM set_config('lock_timeout', _wait::text, true);
   END IF;
   PERFORM pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int);
-  SELECT e.version INTO version FROM @evsrc_event AS e
+  SELECT e.version INTO _version FROM @evsrc_event AS e
    WHERE e.category = _category AND e.stream_id = _stream_id
      AND e.version >= _expected  -- or it would read all versions of an index page
    ORDER BY e.version DESC LIMIT 1;
-  version := coalesce(version, 0);
-  IF NOT (_expected = version OR _expected = -1
-          OR (_expected = -2 AND version > 0)) THEN
-    RETURN;
+  _version := coalesce(_version, 0);
+  IF NOT (_expected = _version OR _expected = -1
+          OR (_expected = -2 AND _version > 0)) THEN
+    RETURN NULL;
   END IF;
   IF _after IS NOT NULL AND @evsrc_positions(_after, 9223372036854775807, 1, false,
                               _of_tags, _of_types, _of_items) <> '{}' THEN
-    RETURN;
+    RETURN NULL;
   END IF;
   UPDATE @evsrc_log AS l SET head = l.head + 1
-   WHERE l.key = 0 AND l.ordering = 'serial' RETURNING l.head INTO position;
-  IF position IS NULL THEN
+   WHERE l.key = 0 AND l.ordering = 'serial' RETURNING l.head INTO _position;
+  IF _position IS NULL THEN
     RAISE EXCEPTION 'the ordering is not serial' USING ERRCODE = 'EV002';
   END IF;
-  at := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
-  version := version + 1;
+  _at := date_part('epoch', clock_timestamp()) * 1000000;
+  _version := _version + 1;
   INSERT INTO @evsrc_event (position, version, at, crc, seal, event_id,
                             category, stream_id, type, meta, data)
-  VALUES (position, version, at,
-          ((_crc + version * 1000003) % 4294967291 - 2147483648)::int,
-          ((_seal + position * 1000003 + at % 4294967291) % 4294967291
+  VALUES (_position, _version, _at,
+          ((_crc + _version * 1000003) % 4294967291 - 2147483648)::int,
+          ((_seal + _position * 1000003 + _at % 4294967291) % 4294967291
             - 2147483648)::int,
           _id, _category, _stream_id, _type, _meta, _data);
   IF _tags IS NOT NULL THEN
     INSERT INTO @evsrc_tag (tag, type, position)
-    SELECT tag, _type, position FROM unnest(_tags) AS tag;
+    SELECT tag, _type, _position FROM unnest(_tags) AS tag;
   END IF;
+  RETURN ARRAY[_version, _position, _at];
 END $$;
 
 -- The most frequent flight, with serial ordering: appends of one event each, no two to
@@ -664,7 +669,7 @@ BEGIN
   IF base IS NULL THEN
     RAISE EXCEPTION 'the ordering is not serial' USING ERRCODE = 'EV002';
   END IF;
-  at := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+  at := date_part('epoch', clock_timestamp()) * 1000000;
   INSERT INTO @evsrc_event (position, version, at, crc, seal, event_id,
                             category, stream_id, type, meta, data)
   SELECT base + n, v, at,
