@@ -1,7 +1,7 @@
 """The raw limit: `sqlite3` and msgspec doing the least that could count.
 
-No envelope, no checksums, no event ids, no thread; one index that is needed for the
-version check. The same durability as everybody else.
+No envelope, no checksums, no event ids, and but for live events no thread; one index
+that is needed for the version check. The same durability as everybody else.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import random
 import sqlite3
 from collections.abc import Iterable
 from functools import partial
-from time import time_ns
+from time import perf_counter, time_ns
 from typing import Any
 
+import aiosqlite
 import msgspec
 
-from .bench import PAGE, STREAM, Bench
+from .bench import PAGE, STREAM, Bench, Signal
 from .domain import (
     TYPES,
     Account,
@@ -233,6 +234,23 @@ async def sqlite_log(bench: Bench) -> float:
 async def sqlite_catch_up(bench: Bench) -> float:
     """The same, and a durable checkpoint a page."""
     return await _pages(bench, save=True)
+
+
+async def sqlite_live(bench: Bench) -> tuple[float, ...]:
+    """One INSERT through aiosqlite, which is its own transaction; then the handler."""
+    path, versions, signal = bench.file(), iter(range(10**9)), Signal()
+    _open(path).close()
+    async with aiosqlite.connect(path, isolation_level=None) as db:
+        await db.execute("PRAGMA synchronous = FULL")
+
+        async def act() -> float:
+            row = _row("account-0", next(versions))
+            seen, began = signal.arm(), perf_counter()
+            await db.execute(_INSERT, row)
+            signal.fire()
+            return await seen - began
+
+        return await bench.latency(act)
 
 
 def one_event(bench: Bench) -> tuple[float, ...]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import repeat
 from struct import Struct
 from typing import Any, Final
 from zlib import crc32
 
 _pack: Final = Struct("<16sqqqI").pack
 _unpack: Final = Struct("<16sqqqI4x").iter_unpack
-WHOLE: Final = 0x2144DF1C  # the CRC-32 of whatever ends in its own CRC-32
+WHOLE: Final = 0x2144DF1C
+"""The CRC-32 of whatever ends in its own CRC-32."""
 
 
 def stream_key(category: str, id: str) -> int:
@@ -83,13 +85,33 @@ def row_sums(
     data: Iterable[bytes],
 ) -> Iterator[int]:
     """Check many rows, without a Python loop: those that are whole give `WHOLE`."""
-    parts: Iterable[tuple[bytes, ...]] = zip(data, envelopes, strict=True)
-    if any(metas):
-        parts = [
-            (each, b"\0", meta, envelope) if meta else (each, envelope)
-            for (each, envelope), meta in zip(parts, metas, strict=True)
-        ]
-    return map(crc32, map(b"".join, parts), positions)
+    places = map(int.to_bytes, positions, repeat(8))
+    rows = zip(_contents(metas, data), places, envelopes, strict=True)
+    return map(crc32, map(b"".join, rows), repeat(WHOLE))
+
+
+def are_whole(
+    positions: Sequence[int],
+    envelopes: Sequence[bytes],
+    metas: Sequence[bytes | None],
+    data: Sequence[bytes],
+) -> bool:
+    """Tell whether many rows are whole, all in one go.
+
+    What one of them leaves behind, if it is whole, is what the next one begins with.
+    """
+    parts = [b""] * (3 * len(positions))
+    parts[::3] = _contents(metas, data)
+    parts[1::3] = map(int.to_bytes, positions, repeat(8))
+    parts[2::3] = envelopes
+    return crc32(b"".join(parts), WHOLE) == WHOLE
+
+
+def _contents(metas: Sequence[bytes | None], data: Iterable[bytes]) -> Iterable[bytes]:
+    if not any(metas):
+        return data
+    both = zip(data, metas, strict=True)
+    return [each + b"\0" + meta if meta else each for each, meta in both]
 
 
 def unpacked(envelopes: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:

@@ -18,7 +18,15 @@ from ...core.expectation import AnyQuery, Query, asks_for, matches
 from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
 from ..rows import snapshot_crc
-from .checks import WHOLE, agrees, content_crc, row_sums, tag_key, unpacked
+from .checks import (
+    WHOLE,
+    agrees,
+    are_whole,
+    content_crc,
+    row_sums,
+    tag_key,
+    unpacked,
+)
 from .errors import checked_name, checked_stream
 from .queries import Asked
 from .records import verify_records
@@ -216,7 +224,7 @@ class Reader(Generic[E]):
         """Give checked rows as events; columns, not rows, so that loops run in C."""
         row = positions, envelopes, metas, data
         try:
-            whole = set(row_sums(*row)) == {WHOLE}
+            whole = are_whole(*row)
         except TypeError as error:  # of another type than was written
             raise CorruptionError(f"a row of the log is damaged: {error}") from error
         if not whole:
