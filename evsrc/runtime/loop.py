@@ -13,7 +13,7 @@ from ..core.errors import (
     SerializationError,
 )
 from ..core.event import E, Recorded
-from ..core.expectation import asks_for
+from ..core.expectation import ALL, asks_for
 from ..ports import START, AtHand, EventStore, Page
 from .checkpointing import Saver
 from .delivery import Delivery, State
@@ -142,6 +142,8 @@ class Loop(Generic[E]):
     def _asked_for(self, page: Page[E]) -> Page[E]:
         """Leave out what the subscription does not ask for."""
         query = self._delivery.query
+        if query == ALL:
+            return page
         events = [recorded for recorded in page.events if asks_for(query, recorded)]
         return Page(tuple(events), page.reached, page.head)
 

@@ -45,6 +45,8 @@ def content_crc(types: Sequence[int], data: Sequence[bytes], before: int) -> int
     ... )
     True
     """
+    if len(types) == 1:
+        return crc32(b"\0%d\0%b" % (types[0], data[0]), before)
     heads = {type: b"\0%d\0" % type for type in set(types)}
     if len(heads) == 1:
         (head,) = heads.values()
@@ -58,6 +60,23 @@ def content_crc(types: Sequence[int], data: Sequence[bytes], before: int) -> int
 def name_crc(key: int, name: str) -> int:
     """Check a name's row."""
     return crc32(f"{key}/{name}".encode())
+
+
+def seal(
+    position: int,
+    stream: int,
+    version: int,
+    type: int,
+    id: bytes,
+    time: int,
+    meta: bytes | None,
+    data: bytes,
+) -> bytes:
+    """Pack the envelope of one event."""
+    packed = _pack(id, stream, version, time, type)
+    content = data + b"\0" + meta if meta else data
+    sum = crc32(content + position.to_bytes(8) + packed, WHOLE)
+    return packed + sum.to_bytes(4, "little")
 
 
 def sealed(

@@ -38,6 +38,7 @@ from ..rows import number_crc, snapshot_crc
 from .checks import (
     content_crc,
     name_crc,
+    seal,
     sealed,
     stream_crc,
     stream_key,
@@ -303,27 +304,32 @@ class Writer:
         return known
 
     def _place(self, flight: _Flight, write: EncodedWrite) -> Placed:
-        name, ids, metas, data = write.stream, write.ids, write.metas, write.data
-        stream, count = self._stream(flight, name), len(ids)
+        name, metas, data = write.stream, write.metas, write.data
+        stream, count = self._stream(flight, name), len(data)
         if not stream.version:
             flight.taken.add(stream.key)
         first, version = flight.head + 1, stream.version + 1
-        positions = range(first, first + count)
-        versions = range(version, version + count)
-        category = [self._name(flight, name.category)] * count
-        known = {type: self._name(flight, type) for type in dict.fromkeys(write.types)}
-        types = [known[type] for type in write.types]
-        keys, times = [stream.key] * count, [flight.at] * count
-        places = positions, keys, versions
-        envelopes = sealed(*places, types, ids, times, metas, data)
-        rest = category, types, times, envelopes, metas, data
-        rows = zip(*places, *rest, strict=True)
+        category = self._name(flight, name.category)
         if count == 1:
-            self.db.execute(sql("put_event"), *rows)
+            types = [type := self._name(flight, write.types[0])]
+            place, payload = (first, stream.key, version), (metas[0], data[0])
+            envelope = seal(*place, type, write.ids[0], flight.at, *payload)
+            row = *place, category, type, flight.at, envelope, *payload
+            self.db.execute(sql("put_event"), row)
         else:
+            known = {
+                each: self._name(flight, each) for each in dict.fromkeys(write.types)
+            }
+            types = [known[each] for each in write.types]
+            versions = range(version, version + count)
+            places = range(first, first + count), [stream.key] * count, versions
+            times = [flight.at] * count
+            envelopes = sealed(*places, types, write.ids, times, metas, data)
+            columns = [category] * count, types, times, envelopes, metas, data
+            rows = zip(*places, *columns, strict=True)
             self.db.executemany(sql("put_event"), rows)
         if write.tags is not None:
-            tagged = zip(write.tags, types, positions, strict=True)
+            tagged = zip(write.tags, types, range(first, first + count), strict=True)
             index = {(tag_key(tag), t, p) for tags, t, p in tagged for tag in tags}
             self.db.executemany(sql("put_tag"), index)
         stream.content = content_crc(types, data, stream.content)
