@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..ports import Page
+from .handoff import Handoff
+
+News: TypeAlias = "Page[Any] | None"
 
 
 class Wakeup:
-    """The highest position known to be readable, and those who wait for more."""
+    """The highest position known to be readable, and those who wait for more.
+
+    Any thread may `advance` it.
+    """
 
     __slots__ = ("_waiting", "head")
 
     def __init__(self) -> None:
         self.head = 0
-        self._waiting: dict[asyncio.Future[Page[Any] | None], int] = {}
+        self._waiting: dict[Handoff[News], int] = {}
 
     @property
     def awaited(self) -> bool:
         """Whether somebody waits."""
         return bool(self._waiting)
 
-    def advance(self, head: int, page: Page[Any] | None = None) -> None:
+    def advance(self, head: int, page: News = None) -> None:
         """Tell everyone who waits that *head* is readable, if that is news.
 
         Only then: who is woken may look at the store, and say what it found here.
@@ -35,27 +41,27 @@ class Wakeup:
             if self._waiting:
                 self.rouse(page)
 
-    def rouse(self, page: Page[Any] | None = None) -> None:
+    def rouse(self, page: News = None) -> None:
         """Tell everyone who waits that there may be more to read."""
-        waiting, self._waiting = self._waiting, {}
         before = page.events[0].position - 1 if page else None
-        for future, position in waiting.items():
-            if not future.done():
+        for sleep, position in self._waiting.copy().items():
+            if self._waiting.pop(sleep, None) is not None:  # it has not gone meanwhile
                 fits = position == before
-                future.set_result(page if fits else None)
+                sleep.set_result(page if fits else None)
                 page = None if fits else page
 
-    async def wait(self, position: int, timeout: timedelta) -> Page[Any] | None:
+    async def wait(self, position: int, timeout: timedelta) -> News:
         """Return once there may be more after *position*, or *timeout* is over."""
         if self.head > position:
             return None
-        future: asyncio.Future[Page[Any] | None]
-        future = asyncio.get_running_loop().create_future()
-        self._waiting[future] = position
+        sleep: Handoff[News] = Handoff()
+        self._waiting[sleep] = position
         try:
+            if self.head > position:  # since a moment ago
+                return None
             async with asyncio.timeout(timeout.total_seconds()):
-                return await future
+                return await sleep
         except TimeoutError:
             return None
         finally:
-            self._waiting.pop(future, None)
+            self._waiting.pop(sleep, None)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import aiosqlite
 
+from ..handoff import Handoff
 from .errors import is_busy, translated
+
+T = TypeVar("T")
 
 _BUSY: Final = timedelta(seconds=5).total_seconds()
 _LOOK_AGAIN: Final = 0.005
@@ -21,6 +25,33 @@ def unobtrusive(connection: aiosqlite.Connection) -> aiosqlite.Connection:
     worker: Any = getattr(connection, "_thread", connection)
     worker.daemon = True
     return connection
+
+
+class _Directly:
+    """Takes what aiosqlite has for a future, in its thread, and hands it over."""
+
+    __slots__ = ("_answer",)
+
+    def __init__(self, answer: Handoff[Any]) -> None:
+        self._answer = answer
+
+    def get_loop(self) -> _Directly:
+        return self
+
+    def call_soon_threadsafe(
+        self, report: Callable[[Handoff[Any], Any], None], _: object, outcome: Any
+    ) -> None:
+        report(self._answer, outcome)
+
+
+async def run(connection: aiosqlite.Connection, work: Callable[[], T]) -> T:
+    """Run a function in a connection's thread.
+
+    aiosqlite's public calls are one statement each, and take two turns of the loop.
+    """
+    answer: Handoff[T] = Handoff()
+    cast("Any", connection)._tx.put_nowait((_Directly(answer), work))  # noqa: SLF001
+    return await answer
 
 
 async def start(connection: aiosqlite.Connection) -> None:
@@ -68,8 +99,7 @@ async def connect(path: str) -> aiosqlite.Connection:
         raise reported(error, path) from error
     try:
         if path != ":memory:":
-            run = cast("Any", connection)._execute  # noqa: SLF001 - as in the store
-            await run(lambda: use_wal(connection._conn, _BUSY))  # noqa: SLF001
+            await run(connection, lambda: use_wal(connection._conn, _BUSY))  # noqa: SLF001
         await connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.Error as error:
         await connection.close()

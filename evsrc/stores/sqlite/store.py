@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar, cast
+from typing import Final, Generic, Literal, TypeVar
 from uuid import UUID
 
 import aiosqlite
@@ -43,7 +43,7 @@ from ...ports import (
 from ..commits import Commits, Job, Verdict, committed_page, encode_write
 from ..transactions import watched
 from ..wakeup import Wakeup
-from .connect import start, unobtrusive, use_wal
+from .connect import run, start, unobtrusive, use_wal
 from .errors import translated
 from .reader import Reader
 from .records import dead_letters, leases
@@ -92,16 +92,11 @@ class _Connection:
         if self.closed:
             raise StoreClosedError(self.path)
         try:
-            # aiosqlite's public calls are one statement each; this runs a function
-            execute = cast("Any", self.db)._execute  # noqa: SLF001
-            result: T = await execute(work)
+            return await run(self.db, work)
         except (sqlite3.Error, ValueError, OverflowError) as error:
             raise self.translated(error) from error
-        return result
 
     def translated(self, error: Exception) -> Exception:
-        if str(error) == "Connection closed":
-            return StoreClosedError(self.path)
         seconds = self.busy_timeout.total_seconds()
         return translated(error, self.path, busy_timeout=seconds)
 
@@ -154,14 +149,13 @@ class _Store(Generic[E]):
 
     def commit_for_readers(self, jobs: Sequence[Job]) -> Callable[[], Committed]:
         """Commit, and at once hand what was committed to whoever waits for it."""
-        soon = asyncio.get_running_loop().call_soon_threadsafe
 
         def work() -> Committed:
             done = self.writer.commit(jobs)
             page = None
             if self.wakeup.awaited:
                 page = committed_page(self.codec, jobs, done.verdicts, done.at)
-            soon(self.wakeup.advance, done.head, page)
+            self.wakeup.advance(done.head, page)
             return done
 
         return work
