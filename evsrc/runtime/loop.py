@@ -176,7 +176,8 @@ class Loop(Generic[E]):
         """Deal with all events of a page, and save the checkpoint if it is due."""
         run, saver = self._run, self._saver
         run.head = page.head
-        if page.head > run.position and run.state is not State.CATCHING_UP:
+        last = page.reached >= page.head
+        if page.head > run.position and not (last and run.state is State.LIVE):
             run.become(State.CATCHING_UP)
         run.events, run.handling = page.events, True
         try:
@@ -184,7 +185,7 @@ class Loop(Generic[E]):
         finally:
             run.events, run.handling = (), False
             run.turns += 1
-        if page.reached >= page.head:
+        if last:
             run.ready = True
             run.become(State.LIVE)
         run.advance(page.reached)

@@ -105,14 +105,12 @@ def committed_page(
     """
     if sum([job.events for job in jobs]) > _MOST_AT_HAND:
         return None
+    events: list[Recorded[E]] = []
     try:
-        events = [
-            recorded
-            for job, verdict in zip(jobs, verdicts, strict=True)
-            if isinstance(verdict, Appended) and not verdict.repeated
-            for write, placed in zip(job.writes, verdict.placed, strict=True)
-            for recorded in _recorded(codec, write, placed, at)
-        ]
+        for job, verdict in zip(jobs, verdicts, strict=True):
+            if isinstance(verdict, Appended) and not verdict.repeated:
+                for write, placed in zip(job.writes, verdict.placed, strict=True):
+                    events += _recorded(codec, write, placed, at)
     except BaseException:  # noqa: BLE001 - what is committed must not seem to fail
         return None
     last = events[-1].position if events else 0
@@ -122,18 +120,17 @@ def committed_page(
 def _recorded(
     codec: Codec[E], write: EncodedWrite, placed: Placed, at: int
 ) -> list[Recorded[E]]:
-    stream, types = write.stream, write.types
-    first = placed.version - len(types) + 1
-    columns = zip(types, write.data, write.ids, write.metas, strict=True)
+    stream, position = write.stream, placed.first_position
+    version = placed.version - len(write.types) + 1
     found: list[Recorded[E]] = []
-    for offset, (type, data, id, meta) in enumerate(columns):
-        version = first + offset
+    columns = zip(write.types, write.data, write.ids, write.metas, strict=True)
+    for type, data, id, meta in columns:
         if codec.restore is None:
             event = codec.decode(type, data)
         else:
             event = codec.restore(type, data, Envelope(id, stream, version, meta))
-        position = placed.first_position + offset
         found.append(Recorded(event, type, stream, version, position, id, meta, at))
+        version, position = version + 1, position + 1
     return found
 
 

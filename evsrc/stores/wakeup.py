@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -56,12 +55,12 @@ class Wakeup:
             return None
         sleep: Handoff[News] = Handoff()
         self._waiting[sleep] = position
+        if self.head > position:  # since a moment ago
+            sleep.set_result(None)
+        seconds = max(0.0, timeout.total_seconds())
+        timer = sleep.get_loop().call_later(seconds, sleep.set_result, None)
         try:
-            if self.head > position:  # since a moment ago
-                return None
-            async with asyncio.timeout(timeout.total_seconds()):
-                return await sleep
-        except TimeoutError:
-            return None
+            return await sleep
         finally:
+            timer.cancel()
             self._waiting.pop(sleep, None)
