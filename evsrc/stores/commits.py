@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from ..core.codec import Codec, Envelope, enc_hook
 from ..core.errors import EvsrcError, InvalidEventError, StoreClosedError
-from ..core.event import NO_METADATA, E, NewEvent, Recorded, StreamName, with_tags
+from ..core.event import NO_METADATA, E, Metadata, Recorded, StreamName, with_tags
 from ..core.expectation import Expected
 from ..ports import Appended, Conflict, Page, Placed, Write
 from .transactions import MOMENTS, Line
@@ -55,7 +55,10 @@ def encode_write(write: Write[E], codec: Codec[E]) -> EncodedWrite:
     """
     name, encode, news = codec.name, codec.encode, write.events
     types = [name(new.event) for new in news]
-    metas = [_packed_metadata(new) for new in news]
+    metas = [
+        None if new.metadata is NO_METADATA else _packed_metadata(new.metadata)
+        for new in news
+    ]
     tags = None
     if codec.tags is not None:
         tags = [codec.tags(new.event) for new in news]
@@ -71,11 +74,9 @@ def encode_write(write: Write[E], codec: Codec[E]) -> EncodedWrite:
     )
 
 
-def _packed_metadata(new: NewEvent[E]) -> bytes | None:
-    if new.metadata is NO_METADATA:
-        return None
+def _packed_metadata(metadata: Metadata) -> bytes | None:
     try:
-        packed = _encode_metadata(new.metadata)
+        packed = _encode_metadata(metadata)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise InvalidEventError("metadata", str(error)) from error
     return None if packed == b"{}" else packed

@@ -221,12 +221,14 @@ class Writer:
 
     def _append(self, flight: _Flight, job: Job) -> Verdict:
         try:
-            refused = self._conflict(flight, job) or self._refused(job.also)
+            refused: Conflict | EvsrcError | None = self._conflict(flight, job)
+            if refused is None and job.also:
+                refused = self._refused(job.also)
         except CorruptionError as error:  # of this job's stream: others are not in it
             return error
         if refused is not None:
             return self._repeated(flight, job) or refused
-        placed = tuple(self._place(flight, write) for write in job.writes)
+        placed = tuple([self._place(flight, write) for write in job.writes])
         for change in job.also:
             self._change(flight, change)
         return Appended(placed)
