@@ -211,3 +211,24 @@ async def test_what_cannot_be_read_stops_who_waits(open_store: OpenStore) -> Non
         await until(lambda: subscription.state is State.FAILED)
         assert isinstance(subscription.error, SerializationError)
     assert seen.numbers == [11, 12]
+
+
+async def test_a_live_subscription_stays_live(store: Store) -> None:
+    """It catches up when there is more than the page in hand, not at each event."""
+    await append(store, *range(5))
+    states: dict[int, State] = {}
+
+    async def handle(recorded: Recorded[Any]) -> None:
+        states[recorded.position] = subscription.state
+
+    subscription = subscribe(store, "live", handle, Delivery(page=2))
+    async with subscription:
+        await subscription.caught_up(SOON)
+        assert set(states.values()) == {State.CATCHING_UP}
+        last = await append(store, 5)
+        await subscription.wait_for(last, SOON)
+        assert states[last] is State.LIVE
+        last = await append(store, *range(6, 12))
+        await subscription.wait_for(last, SOON)
+        assert State.CATCHING_UP in list(states.values())[6:]
+    assert len(states) == 12

@@ -46,6 +46,15 @@ async def test_a_result_and_an_error_arrive(*, early: bool) -> None:
             assert await (taking or take(handoff)) == 7
 
 
+async def test_a_task_that_begins_to_wait_too_late_is_woken() -> None:
+    """The thread was faster, by a moment."""
+    handoff, woken = Handoff[int](), list[object]()
+    in_thread(lambda: handoff.set_result(7))
+    handoff.add_done_callback(woken.append)
+    await asyncio.sleep(0)
+    assert woken == [handoff]
+
+
 async def test_one_turn_of_the_loop_is_enough() -> None:
     """With a future of asyncio's own the task would run in the turn after it."""
     handoff: Handoff[int] = Handoff()
