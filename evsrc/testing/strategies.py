@@ -207,7 +207,8 @@ class _Builder:
         assert drawn is not None
         if hint is str:
             return drawn
-        decode = msgspec.json.Decoder(dict[hint, None], dec_hook=dec_hook).decode
+        mapping: Any = dict  # a type that is computed, which a type checker cannot read
+        decode = msgspec.json.Decoder(mapping[hint, None], dec_hook=dec_hook).decode
         encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
 
         def reads_back(key: Any) -> bool:
