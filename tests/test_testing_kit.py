@@ -542,3 +542,11 @@ def test_pytest_sessions_do_not_pay_for_hypothesis() -> None:
         "evsrc.testing.values; assert 'hypothesis' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_nothing_is_hidden_by_the_module_it_comes_from() -> None:
+    """Once a module is imported, its package has it under its name."""
+    from evsrc import testing
+
+    for name, home in testing._HOMES.items():
+        assert name != home

@@ -61,9 +61,9 @@ if TYPE_CHECKING:
     )
     from .simulation import Run, SimulationError, simulate, simulations
     from .specs import specs_of
-    from .store_machine import store_machine
+    from .store_model import store_machine
     from .strategies import values
-    from .upcaster_laws import upcaster_laws
+    from .upcasting import upcaster_laws
     from .worker import Worker
     from .world import Chaos, World
 
@@ -161,9 +161,9 @@ _HOMES = {
         ),
         "simulation": "Run SimulationError simulate simulations",
         "specs": "specs_of",
-        "store_machine": "store_machine",
+        "store_model": "store_machine",
         "strategies": "values",
-        "upcaster_laws": "upcaster_laws",
+        "upcasting": "upcaster_laws",
         "worker": "Worker",
         "world": "Chaos World",
     }.items()
