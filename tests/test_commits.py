@@ -23,7 +23,7 @@ JOB = Job((), (), 1)
 
 
 class Disk:
-    """Notes how many appends each commit had; one that is *shut* ends none of them."""
+    """Notes how many appends each commit had; ends none of them while it is not open."""
 
     def __init__(self, *, busy: bool) -> None:
         self.busy = busy

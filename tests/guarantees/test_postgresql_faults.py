@@ -251,6 +251,16 @@ async def through_proxy(
         yield store, proxy
 
 
+async def call_through(proxy: Proxy, work: Workload, callers: int, cuts: int) -> None:
+    """Have so many callers append until the proxy has made so many cuts."""
+    done = asyncio.Event()
+    calling = asyncio.create_task(work.call_until(done, range(callers)))
+    while proxy.cuts < cuts:
+        await work.until(work.acknowledged + 1)
+    done.set()
+    await calling
+
+
 @sizes(50, 500)
 @orderings
 async def test_a4_connections_cut_at_an_append(
@@ -261,12 +271,7 @@ async def test_a4_connections_cut_at_an_append(
         work = Workload(store, seed=4)
         for callers, cuts in ((1, count // 3), (12, count)):
             proxy.choose = some(random.Random(callers), 0.4)
-            done = asyncio.Event()
-            calling = asyncio.create_task(work.call_until(done, range(callers)))
-            while proxy.cuts < cuts:
-                await work.until(work.acknowledged + 1)
-            done.set()
-            await calling
+            await call_through(proxy, work, callers, cuts)
         proxy.choose = lambda: None
         counts = await work.check(store)
         print(f"A4 {ordering}: {proxy.cuts} cuts, {dict(work.kinds)}, {counts}")
@@ -287,12 +292,7 @@ async def test_a4_connections_that_fall_silent(
         work = Workload(store, seed=5)
         for callers, cuts in ((1, count // 2), (4, count)):
             proxy.choose = some(random.Random(callers), 0.3, silent=True)
-            done = asyncio.Event()
-            calling = asyncio.create_task(work.call_until(done, range(callers)))
-            while proxy.cuts < cuts:
-                await work.until(work.acknowledged + 1)
-            done.set()
-            await calling
+            await call_through(proxy, work, callers, cuts)
         proxy.choose = lambda: None
         counts = await work.check(store)
         print(f"A4 {ordering}: {proxy.cuts} connections fell silent, {counts}")

@@ -297,12 +297,15 @@ class Kept:
 
     def ready(self, *, again: bool) -> tuple[Db, AsyncExitStack] | None:
         """Give the one that was used last, if that is at hand and of use."""
-        found = (self.first if again or not self.waiting else []) or self.second
+        found = self._at_hand(again=again)
         return found.pop() if found and not is_gone(found[-1][0]) else None
+
+    def _at_hand(self, *, again: bool) -> list[tuple[Db, AsyncExitStack]]:
+        return (self.first if again or not self.waiting else []) or self.second
 
     async def next(self, *, again: bool) -> tuple[Db, AsyncExitStack]:
         """Give a connection, and what gives it back to the pool."""
-        while found := (self.first if again or not self.waiting else []) or self.second:
+        while found := self._at_hand(again=again):
             db, lent = found.pop()
             if not is_gone(db):
                 return db, lent
