@@ -1,21 +1,30 @@
 """Compute the keys and checksums that make changed bytes visible.
 
-An event's `envelope` ends in a checksum of its whole row. A stream's `content` covers
+An event's `envelope` holds a checksum of the row's other values, and ends in one of
+itself, so that many are checked in one go. A stream's `content` covers
 the types and data of all its events in order, so that folding checks them in one go and
 reads nothing else of them. All are CRC-32. No I/O here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import repeat
-from struct import Struct
+from struct import Struct, calcsize
 from typing import Any, Final
 from zlib import crc32
 
-_pack: Final = Struct("<16sqqqI").pack
-_unpack: Final = Struct("<16sqqqI4x").iter_unpack
+_FIELDS: Final = "16sqqqqIIII4x"
+_pack: Final = Struct("<16sqqqqIIII").pack
+_unpack: Final = Struct("<" + _FIELDS).iter_unpack
+_MANY: Final = 100
+_MOST: Final = 1000
+ENVELOPE: Final = calcsize("<" + _FIELDS)
+"""Bytes of an envelope."""
+END_OF_NAME: Final = b"\xff"
+"""What ends a stream's name where it is stored with its first event; no UTF-8."""
 WHOLE: Final = 0x2144DF1C
 """The CRC-32 of whatever ends in its own CRC-32."""
 
@@ -62,6 +71,19 @@ def name_crc(key: int, name: str) -> int:
     return crc32(f"{key}/{name}".encode())
 
 
+def opening(category: str, id: str) -> bytes:
+    """Give the name of the stream that an event opens, to be stored with it."""
+    return f"{category}\0{id}".encode() + END_OF_NAME
+
+
+def content_sum(opens: bytes, meta: bytes | None, data: bytes) -> int:
+    """Check what an event holds beside its envelope."""
+    sum = crc32(data)
+    if meta:
+        sum = crc32(meta, sum)
+    return crc32(opens[:-1], sum) if opens else sum
+
+
 def seal(
     position: int,
     stream: int,
@@ -69,14 +91,14 @@ def seal(
     type: int,
     id: bytes,
     time: int,
+    opens: bytes,
     meta: bytes | None,
     data: bytes,
 ) -> bytes:
     """Pack the envelope of one event."""
-    packed = _pack(id, stream, version, time, type)
-    content = data + b"\0" + meta if meta else data
-    sum = crc32(content + position.to_bytes(8) + packed, WHOLE)
-    return packed + sum.to_bytes(4, "little")
+    sizes, sum = (len(data), len(meta or b"")), content_sum(opens, meta, data)
+    packed = _pack(id, position, stream, version, time, type, *sizes, sum)
+    return packed + crc32(packed, WHOLE).to_bytes(4, "little")
 
 
 def sealed(
@@ -86,60 +108,42 @@ def sealed(
     types: Iterable[int],
     ids: Iterable[bytes],
     times: Iterable[int],
-    metas: Sequence[bytes | None],
-    data: Iterable[bytes],
-) -> list[bytes]:
-    """Pack the envelopes of many events."""
-    packed = list(map(_pack, ids, streams, versions, times, types))
-    sums = row_sums(positions, packed, metas, data)
-    return [
-        each + sum.to_bytes(4, "little") for each, sum in zip(packed, sums, strict=True)
-    ]
-
-
-def row_sums(
-    positions: Iterable[int],
-    envelopes: Iterable[bytes],
-    metas: Sequence[bytes | None],
-    data: Iterable[bytes],
-) -> Iterator[int]:
-    """Check many rows, without a Python loop: those that are whole give `WHOLE`."""
-    places = map(int.to_bytes, positions, repeat(8))
-    rows = zip(_contents(metas, data), places, envelopes, strict=True)
-    return map(crc32, map(b"".join, rows), repeat(WHOLE))
-
-
-def are_whole(
-    positions: Sequence[int],
-    envelopes: Sequence[bytes],
+    opens: Sequence[bytes],
     metas: Sequence[bytes | None],
     data: Sequence[bytes],
-) -> bool:
-    """Tell whether many rows are whole, all in one go.
+) -> list[bytes]:
+    """Pack the envelopes of many events, of which only the first may open a stream."""
+    sums = list(map(crc32, data))
+    meta_sizes: Iterable[int] = repeat(0, len(data))
+    if any(metas):
+        pieces = [meta or b"" for meta in metas]
+        sums, meta_sizes = list(map(crc32, pieces, sums)), map(len, pieces)
+    sums[0] = content_sum(opens[0], metas[0], data[0])
+    fixed = ids, positions, streams, versions, times, types
+    envelopes = map(_pack, *fixed, map(len, data), meta_sizes, sums)
+    return [each + crc32(each, WHOLE).to_bytes(4, "little") for each in envelopes]
 
-    What one of them leaves behind, if it is whole, is what the next one begins with.
+
+def unpacked(envelopes: bytes) -> Iterable[tuple[Any, ...]]:
+    """Give what whole envelopes hold, as columns.
+
+    They are: id, position, stream, version, time, type, the sizes of data and metadata,
+    and the checksum of data, metadata and the name that the event opens, if it does.
     """
-    parts = [b""] * (3 * len(positions))
-    parts[::3] = _contents(metas, data)
-    parts[1::3] = map(int.to_bytes, positions, repeat(8))
-    parts[2::3] = envelopes
-    return crc32(b"".join(parts), WHOLE) == WHOLE
+    rows = len(envelopes) // ENVELOPE
+    if not _MANY <= rows <= _MOST:
+        return zip(*_unpack(envelopes), strict=True)
+    values = _all_of(rows).unpack(envelopes)  # half the time of a tuple a row
+    return (values[column::9] for column in range(9))
 
 
-def _contents(metas: Sequence[bytes | None], data: Iterable[bytes]) -> Iterable[bytes]:
-    if not any(metas):
-        return data
-    both = zip(data, metas, strict=True)
-    return [each + b"\0" + meta if meta else each for each, meta in both]
-
-
-def unpacked(envelopes: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
-    """Give what whole envelopes hold, as columns: id, stream, version, time, type."""
-    return zip(*_unpack(b"".join(envelopes)), strict=True)
+@lru_cache(maxsize=4)
+def _all_of(rows: int) -> Struct:
+    return Struct("<" + _FIELDS * rows)
 
 
 def agrees(
     stream: object, version: object, type: object, at: object, envelope: bytes
 ) -> bool:
     """Tell whether the columns that SQL looks for are as a whole envelope has them."""
-    return next(_unpack(envelope))[1:] == (stream, version, at, type)
+    return next(_unpack(envelope))[2:6] == (stream, version, at, type)

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import aiosqlite
 
@@ -27,30 +27,56 @@ def unobtrusive(connection: aiosqlite.Connection) -> aiosqlite.Connection:
     return connection
 
 
-class _Directly:
-    """Takes what aiosqlite has for a future, in its thread, and hands it over."""
+class _Call(Generic[T]):
+    """What aiosqlite's thread calls, and what it has for a future: it tells nobody.
 
-    __slots__ = ("_answer",)
+    The outcome is handed over before aiosqlite sees anything: it keeps a page until it
+    has read the next one, and lets that one wait until it has dropped it.
+    """
 
-    def __init__(self, answer: Handoff[Any]) -> None:
+    __slots__ = ("_answer", "_then", "_work")
+
+    def __init__(
+        self,
+        work: Callable[[], T],
+        answer: Handoff[T],
+        then: Callable[[], object] | None,
+    ) -> None:
+        self._work = work
         self._answer = answer
+        self._then = then
 
-    def get_loop(self) -> _Directly:
+    def __call__(self) -> None:
+        work, answer, then = self._work, self._answer, self._then
+        del self._work, self._answer
+        try:
+            answer.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            answer.set_exception(error)
+        else:
+            del answer
+            if then is not None:
+                then()
+
+    def get_loop(self) -> _Call[T]:
         return self
 
-    def call_soon_threadsafe(
-        self, report: Callable[[Handoff[Any], Any], None], _: object, outcome: Any
-    ) -> None:
-        report(self._answer, outcome)
+    def call_soon_threadsafe(self, *_: object) -> None:
+        pass
 
 
-async def run(connection: aiosqlite.Connection, work: Callable[[], T]) -> T:
-    """Run a function in a connection's thread.
+async def run(
+    connection: aiosqlite.Connection,
+    work: Callable[[], T],
+    then: Callable[[], object] | None = None,
+) -> T:
+    """Run a function in a connection's thread, and *then*, for which nobody waits.
 
     aiosqlite's public calls are one statement each, and take two turns of the loop.
     """
     answer: Handoff[T] = Handoff()
-    cast("Any", connection)._tx.put_nowait((_Directly(answer), work))  # noqa: SLF001
+    call = _Call(work, answer, then)
+    cast("Any", connection)._tx.put_nowait((call, call))  # noqa: SLF001
     return await answer
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, NamedTuple
 
 from ...core.codec import Codec, Envelope
 from ...core.errors import CorruptionError
@@ -18,16 +18,9 @@ from ...core.expectation import AnyQuery, Query, asks_for, matches
 from ...core.snapshot import Snapshot
 from ...ports import START, Checkpoint, Loaded, Page
 from ..rows import snapshot_crc
-from .checks import (
-    WHOLE,
-    agrees,
-    are_whole,
-    content_crc,
-    row_sums,
-    tag_key,
-    unpacked,
-)
+from .checks import agrees, content_crc, tag_key
 from .errors import checked_name, checked_stream
+from .pages import Packed, Values, fetch, first_damaged, unpack
 from .queries import Asked
 from .records import verify_records
 from .sql import sql
@@ -36,6 +29,23 @@ from .writer import find_stream, read_checkpoint, read_head
 _WINDOW: Final = 100_000
 _MOST_STREAMS: Final = 50_000
 _LAST: Final = 2**62
+_LARGEST_AHEAD: Final = 2**24
+
+
+class _Found(NamedTuple):
+    """What a statement has found, and whether events at some positions can be that."""
+
+    packed: Packed
+    statement: str
+    values: Values
+    fits: Callable[[tuple[int, ...]], bool]
+
+
+class _Read(NamedTuple, Generic[E]):
+    """A page, and how many bytes its events were, about."""
+
+    page: Page[E]
+    size: int
 
 
 class Reader(Generic[E]):
@@ -51,6 +61,9 @@ class Reader(Generic[E]):
         self.names: dict[int, str] = {}
         self.keys: dict[str, int] = {}
         self.streams: dict[int, StreamName] = {}
+        self._next: tuple[AnyQuery, int, int] | None = None
+        self._ahead: _Read[E] | None = None
+        self._walks = False
 
     @contextmanager
     def _snapshot(self) -> Generator[None, None, None]:
@@ -109,10 +122,10 @@ class Reader(Generic[E]):
                 count = min(count, head - after)
             if count <= 0:
                 return Page((), after, head)
-            rows = self.db.execute(sql(statement), (key, bound, count)).fetchall()
-        _check_complete(name, len(rows), count)
+            found = self._fetch(statement, (key, bound, count), bool)
+        _check_complete(name, found.packed.rows, count)
         self.streams[key] = name
-        events = self._recorded(*zip(*rows, strict=True))
+        events = self._recorded(found)
         versions = range(bound + step, bound + step * (count + 1), step)
         for recorded, version in zip(events, versions, strict=True):
             if recorded.version != version or recorded.stream != name:
@@ -123,18 +136,50 @@ class Reader(Generic[E]):
 
     def read_all(self, query: AnyQuery, after: int, limit: int) -> Page[E]:
         """Give a page of the log; it scans no more than a window of positions."""
+        walking, ahead = (query, after, limit) == self._next, self._ahead
+        self._next = self._ahead = None
+        if ahead is None or not walking:
+            ahead = self._read(query, after, limit)
+        page, size = ahead
+        if len(page.events) == limit and page.reached < page.head:
+            self._next = query, page.reached, limit
+            more = page.reached + limit < page.head
+            self._walks = walking and more and size <= _LARGEST_AHEAD
+        return page
+
+    def read_ahead(self) -> None:
+        """Read what is asked for next, if somebody walks through the log.
+
+        Who has read two pages, one after the other, will want the third. There is one
+        page at most, and only if it is full, so that nothing can be missing in it, and
+        does not end the log: what came since then must be seen.
+        """
+        if self._next is None or not self._walks:
+            return
+        try:
+            ahead = self._read(*self._next)
+        except Exception:  # noqa: BLE001 - whoever asks for it is told
+            return
+        page, limit = ahead.page, self._next[-1]
+        if len(page.events) == limit and page.reached < page.head:
+            self._ahead = ahead
+
+    def drop_ahead(self) -> None:
+        """Forget what was read ahead; from any thread."""
+        self._ahead = None
+
+    def _read(self, query: AnyQuery, after: int, limit: int) -> _Read[E]:
         with self._snapshot():
             head = self.head()
             if after >= head or limit <= 0:
-                return Page((), after, head)
+                return _Read(Page((), after, head), 0)
             asked = self._asked(query)
             end = min(head, after + _WINDOW) if asked is None or asked.scans else head
-            positions, columns = self._found(asked, after, end, limit)
-        if not positions:
-            return Page((), end, head)
-        events = self._recorded(positions, *columns)
-        reached = positions[-1] if len(positions) == limit else end
-        return Page(_asked_for(query, events), reached, head)
+            found = self._found(asked, after, end, limit)
+        events = self._recorded(found)
+        reached = events[-1].position if len(events) == limit else end
+        page = Page(_asked_for(query, events), reached, head)
+        return _Read(page, found.packed.size)
 
     def read_backward(self, query: AnyQuery, before: int, limit: int) -> Page[E]:
         """Give a page of the log before a position (START: its end), newest first."""
@@ -145,12 +190,17 @@ class Reader(Generic[E]):
                 return Page((), before if limit <= 0 else START, head)
             asked = self._asked(query)
             start = START if asked and not asked.scans else max(START, last - _WINDOW)
-            positions, columns = self._found(asked, start, last, limit, backward=True)
-        events = self._recorded(positions, *columns) if positions else ()
+            found = self._found(asked, start, last, limit, backward=True)
+        events = self._recorded(found)
         reached = start + 1 if start else START
-        if len(positions) == limit:
-            reached = positions[-1]
+        if len(events) == limit:
+            reached = events[-1].position
         return Page(_asked_for(query, events), reached, head)
+
+    def _fetch(
+        self, statement: str, values: Values, fits: Callable[[tuple[int, ...]], bool]
+    ) -> _Found:
+        return _Found(fetch(self.db, statement, values), statement, values, fits)
 
     def _found(
         self,
@@ -160,38 +210,30 @@ class Reader(Generic[E]):
         limit: int,
         *,
         backward: bool = False,
-    ) -> tuple[Sequence[int], list[Sequence[Any]]]:
-        """Give the positions of what is asked for (None: of everything), and the rest.
-
-        As columns: rows that live on would be walked through by the collector.
-        """
+    ) -> _Found:
+        """Find what is asked for (None: everything) between two positions."""
         if asked is None:
             return self._every(after, last, limit, backward=backward)
-        if asked.tagged or backward:
-            found = asked.positions(self.db, after, last, limit, backward=backward)
-            rows = self.db.execute(sql("events_at"), (json.dumps(found),)).fetchall()
-            if len(rows) != len(found):
-                raise CorruptionError("the index of tags has events that are not there")
-            rows = rows[::-1] if backward else rows
-        else:
+        if not asked.tagged and not backward:
             bounds = after, last, asked.untagged, limit
-            rows = self.db.execute(sql("log_page_matching"), bounds).fetchall()
-        positions, *columns = zip(*rows, strict=True) if rows else ((),)
-        return positions, list(columns)
+            return self._fetch("log_page_matching", bounds, _rising(after, last))
+        places = asked.positions(self.db, after, last, limit, backward=backward)
+        listed = (json.dumps(places),)
+        found = self._fetch("events_at", listed, tuple(places).__eq__)
+        if found.packed.rows != len(places):
+            raise CorruptionError("the index of tags has events that are not there")
+        return found
 
-    def _every(
-        self, after: int, last: int, limit: int, *, backward: bool
-    ) -> tuple[Sequence[int], list[Sequence[Any]]]:
+    def _every(self, after: int, last: int, limit: int, *, backward: bool) -> _Found:
         count = min(last - after, limit)
-        statement, first, end = "log_page", after + 1, after + count
+        statement, places = "log_page", range(after + 1, after + count + 1)
         if backward:
-            statement, first, end = "log_page_backward", last - count + 1, last
-        rows = self.db.execute(sql(statement), (after, last, count)).fetchall()
-        if len(rows) != count:
+            statement, places = "log_page_backward", range(last, last - count, -1)
+        found = self._fetch(statement, (after, last, count), tuple(places).__eq__)
+        if found.packed.rows != count:
+            first, end = min(places), max(places)
             raise CorruptionError(f"positions {first} to {end} are not all in the log")
-        positions = range(first, end + 1)
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-        return tuple(reversed(positions) if backward else positions), columns
+        return found
 
     def _asked(self, query: AnyQuery) -> Asked | None:
         if not isinstance(query, Query):
@@ -209,31 +251,23 @@ class Reader(Generic[E]):
 
     def find(self, event_id: bytes) -> Recorded[E] | None:
         """Give the event of an id."""
-        row = self.db.execute(sql("find"), (event_id,)).fetchone()
-        return None if row is None else self._recorded(*zip(row, strict=True))[0]
+        events = self._recorded(self._fetch("find", (event_id,), bool))
+        return events[0] if events else None
 
     # Rows to events.
 
-    def _recorded(
-        self,
-        positions: Sequence[int],
-        envelopes: Sequence[bytes],
-        metas: Sequence[bytes | None],
-        data: Sequence[bytes],
-    ) -> tuple[Recorded[E], ...]:
-        """Give checked rows as events; columns, not rows, so that loops run in C."""
-        row = positions, envelopes, metas, data
-        try:
-            whole = are_whole(*row)
-        except TypeError as error:  # of another type than was written
-            raise CorruptionError(f"a row of the log is damaged: {error}") from error
-        if not whole:
-            checked = zip(positions, row_sums(*row), strict=True)
-            position = next(at for at, sum in checked if sum != WHOLE)
-            raise CorruptionError(f"the event at position {position} is damaged")
-        ids, keys, versions, times, types = unpacked(envelopes)
+    def _recorded(self, found: _Found) -> tuple[Recorded[E], ...]:
+        """Give what was found as events, if it is as it was written."""
+        if not found.packed.rows:
+            return ()
+        columns = unpack(found.packed)
+        if columns is None or not found.fits(columns.positions):
+            place = first_damaged(self.db, found.statement, found.values)
+            where = "that is whole when read again" if place is None else place
+            raise CorruptionError(f"the event at position {where} is damaged")
+        ids, positions, keys, versions, times, types, metas, data, opened = columns
         self._learn_names(types)
-        streams = self._streams_of(keys)
+        streams = self._streams_of(keys, opened)
         names = list(map(self.names.__getitem__, types))
         restore = self.codec.restore
         if restore is None:
@@ -255,16 +289,22 @@ class Reader(Generic[E]):
         self.names = {key: checked_name(key, name, crc) for key, name, crc in rows}
         self.keys = {name: key for key, name in self.names.items()}
 
-    def _streams_of(self, keys: Sequence[int]) -> list[StreamName]:
+    def _streams_of(
+        self, keys: Sequence[int], opened: Iterable[tuple[int, bytes]]
+    ) -> list[StreamName]:
+        streams = self.streams
+        if len(streams) > _MOST_STREAMS:
+            streams.clear()
+        for key, name in opened:
+            if key not in streams:
+                streams[key] = StreamName(*name.decode().split("\0"))
         try:
-            return list(map(self.streams.__getitem__, keys))
+            return list(map(streams.__getitem__, keys))
         except KeyError:
             self._learn_streams(keys)
-        return list(map(self.streams.__getitem__, keys))
+        return list(map(streams.__getitem__, keys))
 
     def _learn_streams(self, keys: Iterable[int]) -> None:
-        if len(self.streams) > _MOST_STREAMS:
-            self.streams.clear()
         # one by one: a difference of sets would walk through all streams that are known
         missing = [key for key in set(keys) if key not in self.streams]
         rows = self.db.execute(sql("streams_by_key"), (json.dumps(missing),)).fetchall()
@@ -330,10 +370,15 @@ class Reader(Generic[E]):
             "SELECT e.position FROM evsrc_event AS e "
             "LEFT JOIN evsrc_stream AS s ON s.key = e.stream "
             "LEFT JOIN evsrc_name AS n ON n.key = e.category "
-            "WHERE s.category IS NOT n.name LIMIT 1"
+            "WHERE s.category IS NOT n.name OR e.opens IS NOT CASE e.version "
+            "WHEN 1 THEN CAST(s.category || char(0) || s.id || x'ff' AS BLOB) "
+            "ELSE x'' END "
+            "LIMIT 1"
         ).fetchall()
         for (position,) in strays:
-            raise CorruptionError(f"the category at position {position} is damaged")
+            raise CorruptionError(
+                f"the category or stream at position {position} is damaged"
+            )
 
     def _verify_log(self) -> None:
         after = START
@@ -394,6 +439,13 @@ def _asked_for(
 
 def _refuse(_: object) -> Any:
     raise NotImplementedError
+
+
+def _rising(after: int, last: int) -> Callable[[tuple[int, ...]], bool]:
+    return lambda positions: (
+        after < positions[0] <= positions[-1] <= last
+        and sorted(positions) == list(positions)
+    )
 
 
 def _check_complete(name: StreamName, found: int, expected: int) -> None:

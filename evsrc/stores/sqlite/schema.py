@@ -23,8 +23,12 @@ def recognise(db: sqlite3.Connection, path: str) -> int:
     """Tell the schema version of a database; 0: it is new and empty.
 
     Raises:
-        SchemaError: it belongs to something else, or to a newer evsrc.
+        SchemaError: it belongs to something else, or to a newer evsrc, or SQLite would
+            change bytes that it puts together as text.
     """
+    (encoding,) = db.execute("PRAGMA encoding").fetchone()
+    if encoding != "UTF-8":
+        raise SchemaError(f"database {path!r} is {encoding}; evsrc needs one in UTF-8")
     tables = {
         str(name)
         for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")

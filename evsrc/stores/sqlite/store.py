@@ -57,6 +57,7 @@ T = TypeVar("T")
 _log: Final = logging.getLogger("evsrc")
 _SAFE_WAL: Final = (3, 51, 3)
 _POLL: Final = timedelta(milliseconds=200)
+_KEPT: Final = 1.0  # seconds: a reader that takes longer would gain little
 
 
 class _Connection:
@@ -88,11 +89,13 @@ class _Connection:
             await self.close()
             raise
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(
+        self, work: Callable[[], T], then: Callable[[], object] | None = None
+    ) -> T:
         if self.closed:
             raise StoreClosedError(self.path)
         try:
-            return await run(self.db, work)
+            return await run(self.db, work, then)
         except (sqlite3.Error, ValueError, OverflowError) as error:
             raise self.translated(error) from error
 
@@ -124,6 +127,7 @@ class _Store(Generic[E]):
         self.reading = reading
         self.reader = reader
         self.wakeup = Wakeup()
+        self.forgetting: asyncio.TimerHandle | None = None
         self.shared = reading is not writing
         path = writing.path
         self.commits = Commits(self.commit, largest=largest_commit, store=path)
@@ -248,8 +252,23 @@ class _Store(Generic[E]):
         limit: int = 1000,
         backward: bool = False,
     ) -> Page[E]:
-        page = self.reader.read_backward if backward else self.reader.read_all
-        return await self.read(lambda: page(query, after, limit))
+        reader = self.reader
+        if backward:
+            return await self.read(lambda: reader.read_backward(query, after, limit))
+        if not self.shared:  # one connection: what it finds may be rolled back
+            return await self.read(lambda: reader.read_all(query, after, limit))
+        try:
+            return await self.reading.run(
+                lambda: reader.read_all(query, after, limit), reader.read_ahead
+            )
+        finally:
+            self.keep_ahead()
+
+    def keep_ahead(self) -> None:
+        if self.forgetting is not None:
+            self.forgetting.cancel()
+        loop = asyncio.get_running_loop()
+        self.forgetting = loop.call_later(_KEPT, self.reader.drop_ahead)
 
     async def find(self, event_id: UUID) -> Recorded[E] | None:
         return await self.read(lambda: self.reader.find(event_id.bytes))
@@ -289,6 +308,8 @@ class _Store(Generic[E]):
     async def close(self) -> None:
         await self.commits.close()
         self.wakeup.rouse()
+        if self.forgetting is not None:
+            self.forgetting.cancel()
         await self.reading.close()  # first: the writer is the one that checkpoints
         await self.writing.close()
 

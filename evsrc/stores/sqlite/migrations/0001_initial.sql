@@ -33,9 +33,11 @@ CREATE TABLE evsrc_stream (
   crc      INTEGER NOT NULL
 );
 
--- envelope: id, stream, version, time, type and a checksum of the whole row, packed (see
--- checks.py), so that a reader of the log fetches one value instead of six. The columns
--- before it are for what SQL looks for.
+-- envelope: id, position, stream, version, time, type, what the other values are checked
+-- by, and a checksum of itself, packed (see checks.py), so that a reader of the log
+-- fetches one value instead of many. The columns before it are for what SQL looks for.
+-- opens: of a stream's first event the stream's category, NUL, id and the byte FF, else
+-- empty, so that who reads the log from its beginning looks for no stream elsewhere.
 CREATE TABLE evsrc_event (
   position INTEGER PRIMARY KEY,
   stream   INTEGER NOT NULL,
@@ -44,6 +46,7 @@ CREATE TABLE evsrc_event (
   type     INTEGER NOT NULL,
   at       INTEGER NOT NULL,
   envelope BLOB    NOT NULL,
+  opens    BLOB    NOT NULL,
   meta     BLOB,
   data     BLOB    NOT NULL
 );

@@ -1,3 +1,3 @@
--- ?1 JSON array of positions
-SELECT position, envelope, meta, data
-  FROM evsrc_event WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position
+-- ?1 JSON array of positions, in whose order they come
+SELECT e.position, e.envelope, e.opens, e.meta, e.data
+  FROM json_each(?) AS asked CROSS JOIN evsrc_event AS e ON e.position = asked.value

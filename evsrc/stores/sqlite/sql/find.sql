@@ -1,3 +1,3 @@
 -- ?1 event id
-SELECT position, envelope, meta, data
+SELECT position, envelope, opens, meta, data
   FROM evsrc_event WHERE substr(envelope, 1, 16) = ?

@@ -1,6 +1,6 @@
 -- ?1 after this position, ?2 up to this position,
 -- ?3 JSON array of items [[category keys] or null, [type keys] or null], ?4 limit
-SELECT position, envelope, meta, data
+SELECT position, envelope, opens, meta, data
   FROM evsrc_event
  WHERE position > ? AND position <= ?
    AND (category, type) IN (
