@@ -78,10 +78,10 @@ def damaged_row(
     crc and seal, less what the row's version, position and time add to it.
     """
     sums = map(add, map(crc32, data, salts), rest_sums(ids, metas))
-    over = [(sum - said) % _PRIME for sum, said in zip(sums, stored, strict=True)]
-    if over.count(_LOWERED) == len(over):
-        return None
-    return next(n for n, each in enumerate(over) if each != _LOWERED)
+    over = list(map(sub, sums, stored))
+    # they differ by multiples of the prime, so that there are few to look at
+    wrong = {each for each in set(over) if each % _PRIME != _LOWERED}
+    return min(map(over.index, wrong), default=None)
 
 
 def _stored(sums: Iterable[int]) -> list[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from struct import unpack
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -54,6 +55,9 @@ class Named(NamedTuple):
     salt: int
 
 
+_PARTS: Final[Sequence[Callable[[Named], Any]]] = tuple(map(itemgetter, range(3)))
+
+
 class Learned:
     """The streams and types that were seen, by their keys."""
 
@@ -61,8 +65,10 @@ class Learned:
         self.known: dict[bytes, Named] = {}
         self.types: dict[str, str] = {}
 
-    def of(self, keys: Sequence[bytes]) -> list[Named]:
-        """Tell what *keys* name.
+    def of(
+        self, keys: Sequence[bytes]
+    ) -> tuple[list[StreamName], list[str], list[int]]:
+        """Tell what *keys* name: streams, types, and the parts of checksums.
 
         Raises:
             UnicodeDecodeError: one is no text.
@@ -70,13 +76,18 @@ class Learned:
         """
         known = self.known
         try:
-            return [known[key] for key in keys]
+            named = [known[key] for key in keys]
         except KeyError:
             if len(known) > _MOST_NAMES:
                 known.clear()
-            for key in set(keys) - known.keys():
-                known[key] = self._learnt(key)
-        return [known[key] for key in keys]
+            # one by one: a difference of sets would walk through all that are known
+            for key in set(keys):
+                if key not in known:
+                    known[key] = self._learnt(key)
+            named = [known[key] for key in keys]
+        # a zip would make an iterator an event
+        streams, types, salts = (list(map(part, named)) for part in _PARTS)
+        return streams, types, salts
 
     def _learnt(self, key: bytes) -> Named:
         name, kind = key.rsplit(b"\0", 1)

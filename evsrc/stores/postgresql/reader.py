@@ -285,7 +285,7 @@ class Reader(Generic[E]):
         """Check stored events and decode them."""
         positions, versions, times, sums, ids, keys, metas, data = found
         try:
-            streams, types, salts = zip(*self.names.of(keys), strict=True)
+            streams, types, salts = self.names.of(keys)
             damaged = damaged_row(salts, data, ids, metas, sums)
         except UnicodeDecodeError as error:
             raise translated(error, self.server.where) from error
