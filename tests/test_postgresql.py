@@ -26,6 +26,7 @@ from evsrc import (
     STREAM_EXISTS,
     AppendCondition,
     Appended,
+    CheckpointError,
     Conflict,
     Delivery,
     DuplicateEventError,
@@ -712,6 +713,39 @@ async def test_an_append_that_waits_too_long_says_that_nothing_was_written(
                 await store.append(write(2))
         await store.append(write(3))
         assert await numbers(store) == [1, 3]
+
+
+async def test_a_checkpoint_moves_by_itself(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """In one short statement; what stands against it is told as it is of any append."""
+    called: list[str] = []
+
+    async def init(connection: Any) -> None:
+        connection.add_query_logger(lambda done: called.append(done.query))
+
+    half, url = timedelta(seconds=0.5), evsrc_postgres_database
+    connect = {"init": init}
+    async with await postgresql_store(
+        url, CODEC, timeout=half, connect=connect
+    ) as store:
+        save = store.checkpoints.save
+        await save(SaveCheckpoint("x", 1, after=0))
+        called.clear()
+        await save(SaveCheckpoint("x", 5, after=1))
+        await until(lambda: bool(called))
+        assert "evsrc_append(" not in "".join(called).replace('"', "")
+        assert await store.checkpoints.load("x") == Checkpoint("x", 5)
+        with pytest.raises(CheckpointError):
+            await save(SaveCheckpoint("x", 6, after=1))
+        await until(lambda: "evsrc_append(" in "".join(called).replace('"', ""))
+        async with db.transaction():
+            await store.within(db).append(also=[SaveCheckpoint("x", 7, after=5)])
+            with pytest.raises(StoreBusyError, match="lock timeout"):
+                await save(SaveCheckpoint("x", 8, after=5))
+        with pytest.raises(CheckpointError):
+            await save(SaveCheckpoint("x", 8, after=5))
+        await save(SaveCheckpoint("x", 8, after=7))
 
 
 WAITING = """SELECT count(*) FROM pg_stat_activity

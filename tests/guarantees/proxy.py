@@ -1,7 +1,7 @@
 """A TCP proxy before PostgreSQL that cuts connections at an append.
 
 It reads what clients send as far as it has to: an append is the Bind message of a
-statement that calls the store's append function.
+statement that calls the store's append function, or moves a checkpoint.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Statements:
             self.started |= body[:4] != _WITH_TLS
             if kind == b"P":
                 name, sql, _ = body.split(b"\0", 2)
-                if b"_append" in sql:
+                if b"_append" in sql or b"UPDATE" in sql:
                     self.appends.add(name)
             elif kind == b"B":
                 _, name, _ = body.split(b"\0", 2)

@@ -30,10 +30,11 @@ from evsrc import (
     subscribe,
 )
 from evsrc.core.errors import AppendOutcomeUnknownError
+from evsrc.ports import Checkpoint
 from evsrc.stores.postgresql import postgresql_store
 from evsrc.stores.postgresql.schema import Ordering
 from evsrc.testing import CODEC, Fact, start_postgres
-from tests.guarantees.proxy import Cut, Proxy, proxy_before, some
+from tests.guarantees.proxy import Cut, Proxy, When, proxy_before, some
 from tests.guarantees.workload import Store, Tail, Workload, everything, facts
 
 WRITER = Path(__file__).with_name("writer_process.py")
@@ -356,6 +357,26 @@ async def test_a4_an_outcome_that_stays_unknown_is_called_so(
     print(
         f"A4 {ordering}: 24 outcomes unknown, {happened[True]} had happened, 0 doubled"
     )
+
+
+@orderings
+async def test_a4_a_checkpoint_that_moves_while_its_connection_is_cut(
+    evsrc_postgres_database: str, ordering: Ordering
+) -> None:
+    """The move is resolved by itself: one that had happened is known as its own."""
+    whens: tuple[When, ...] = ("half-way", "sent", "answered", "heard")
+    cuts: list[Cut] = []
+    async with through_proxy(evsrc_postgres_database, ordering) as (store, proxy):
+        await store.checkpoints.save(SaveCheckpoint("x", 1, after=0))
+        proxy.choose = lambda: cuts.pop() if cuts else None
+        for n in range(1, 25):
+            cuts.append(Cut("reset" if n % 2 else "close", whens[n % 4]))
+            await store.checkpoints.save(SaveCheckpoint("x", n + 1, after=n))
+            assert await store.checkpoints.load("x") == Checkpoint("x", n + 1)
+            with pytest.raises(CheckpointError) as raised:
+                await store.checkpoints.save(SaveCheckpoint("x", n + 5, after=n))
+            assert raised.value.actual == n + 1
+        assert proxy.cuts == 24
 
 
 @orderings
