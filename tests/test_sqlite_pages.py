@@ -125,6 +125,24 @@ def before_first() -> Query:
     return Query.of(categories=["s"])
 
 
+async def test_what_is_read_ahead_is_for_the_next_page_alone(
+    path: Path, pages: list[int]
+) -> None:
+    """Whoever asks for something else gets that, and the walk reads on by itself."""
+    async with await sqlite_store(path, CODEC) as store:
+        await store.append(write(*range(60)))
+        for after, limit, query in ((30, 10, ALL), (20, 9, ALL), (20, 10, FACTS)):
+            pages.clear()
+            await walk(store, 2)
+            assert pages == [0, 10, 20]
+            page = await store.read_all(query, after=after, limit=limit)
+            assert [r.position for r in page.events] == list(
+                range(after + 1, after + limit + 1)
+            )
+            assert await walk(store, 1, 20) == list(range(20, 30))
+            assert pages == [0, 10, 20, after, 20]
+
+
 async def test_a_store_in_memory_reads_nothing_ahead(pages: list[int]) -> None:
     """It has one connection, which sees what may be rolled back."""
     async with await sqlite_store(":memory:", CODEC) as store:
@@ -290,6 +308,8 @@ OTHER = StreamName("s", "2")
         ("meta = NULL WHERE position = 3", 3),
         ("data = data || x'20' WHERE position = 3", 3),
         ("data = x'' WHERE position = 3", 3),
+        ("data = data || x'20' WHERE position = 4", 4),
+        ("opens = x'00' WHERE position = 4", 4),
         ("data = 7 WHERE position = 3", 3),
         ("envelope = x'00' WHERE position = 2", 2),
         ("envelope = CAST(envelope || envelope AS BLOB) WHERE position = 2", 2),

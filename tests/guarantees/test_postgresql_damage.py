@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
+from zlib import crc32
 
 import asyncpg
 import pytest
@@ -31,6 +33,7 @@ from evsrc import (
     Write,
 )
 from evsrc.stores.postgresql import postgresql_store
+from evsrc.stores.postgresql.checks import damaged_row
 from evsrc.testing import (
     CODEC,
     Fact,
@@ -384,3 +387,19 @@ async def test_a8_a_number_that_changed_is_damage(
         await db.execute(change, last.id, true)
         assert await store.verify() == ()
     await db.close()
+
+
+def test_a8_of_several_damaged_events_the_first_is_named() -> None:
+    """Wherever they are, and by however much each of them is wrong."""
+    data, ids = [b"a", b"b", b"c", b"d"], [bytes([n]) * 16 for n in range(4)]
+    whole = [
+        (crc32(each, 7) + crc32(id) - 2**32) % 4294967291
+        for each, id in zip(data, ids, strict=True)
+    ]
+    assert damaged_row([7] * 4, data, ids, [None] * 4, whole) is None
+    for first, second in combinations(range(4), 2):
+        for wrong in ((1, 1), (1, 2), (2, 1)):
+            sums = list(whole)
+            sums[first] += wrong[0]
+            sums[second] += wrong[1]
+            assert damaged_row([7] * 4, data, ids, [None] * 4, sums) == first

@@ -273,6 +273,7 @@ async def test_a7_synchronous_commit_off(role: Role, admin: Any, whose: str) -> 
         await role.may(f"ALL ON ALL {kind} IN SCHEMA public")
     async with await open_store(role.url) as store:
         await append(store)
+        await store.checkpoints.save(SaveCheckpoint("x", 1, after=0))
         await admin.execute(f"ALTER {whose} {name} SET synchronous_commit = off")
         # it holds for connections that are made from now on
         await admin.fetch(
@@ -285,6 +286,8 @@ async def test_a7_synchronous_commit_off(role: Role, admin: Any, whose: str) -> 
             StoreUnavailableError, "synchronous_commit=off.*accept_loss"
         ):
             await append(store)
+        async with refused(StoreUnavailableError, "synchronous_commit=off"):
+            await store.checkpoints.save(SaveCheckpoint("x", 2, after=1))
         assert len(await everything(store)) == 4
         async with refused(StoreUnavailableError, "synchronous_commit=off"):
             await open_store(role.url)
@@ -304,11 +307,14 @@ async def test_a7_a_role_of_another_isolation(role: Role, level: str) -> None:
     """An append that could not see what it waited for is refused, not misjudged."""
     async with await open_store(role.admin_url) as store:
         await append(store)
+        await store.checkpoints.save(SaveCheckpoint("x", 1, after=0))
     await role.may("ALL ON ALL TABLES IN SCHEMA public")
     await role.set(f"default_transaction_isolation = '{level}'")
     async with await open_store(role.url) as store:
         async with refused(StoreUnavailableError, f"{level}.*READ COMMITTED"):
             await append(store)
+        async with refused(StoreUnavailableError, f"{level}.*READ COMMITTED"):
+            await store.checkpoints.save(SaveCheckpoint("x", 2, after=1))
         assert len(await everything(store)) == 2
 
 
