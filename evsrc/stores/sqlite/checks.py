@@ -1,9 +1,9 @@
 """Compute the keys and checksums that make changed bytes visible.
 
 An event's `envelope` holds a checksum of the row's other values, and ends in one of
-itself, so that many are checked in one go. A stream's `content` covers
-the types and data of all its events in order, so that folding checks them in one go and
-reads nothing else of them. All are CRC-32. No I/O here.
+itself, so that many are checked in one go. A stream's `content` covers the types and
+data of all its events in order, so that folding checks them in one go and reads nothing
+else of them. All are CRC-32. No I/O here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from zlib import crc32
 _FIELDS: Final = "16sqqqqIIII4x"
 _pack: Final = Struct("<16sqqqqIIII").pack
 _unpack: Final = Struct("<" + _FIELDS).iter_unpack
-_MANY: Final = 100
-_MOST: Final = 1000
+_MANY: Final = 100  # for fewer, it does not pay to unpack all in one go
+_MOST: Final = 1000  # more would take too much memory to remember
 ENVELOPE: Final = calcsize("<" + _FIELDS)
 """Bytes of an envelope."""
 END_OF_NAME: Final = b"\xff"

@@ -29,7 +29,7 @@ from .writer import find_stream, read_checkpoint, read_head
 _WINDOW: Final = 100_000
 _MOST_STREAMS: Final = 50_000
 _LAST: Final = 2**62
-_LARGEST_AHEAD: Final = 2**24
+_LARGEST_AHEAD: Final = 2**24  # bytes of the page before
 
 
 class _Found(NamedTuple):

@@ -127,8 +127,8 @@ class Writer:
     def _moves(self, job: Job) -> int:
         """Move a checkpoint, if that is all there is to do; give when, or 0: it is not.
 
-        One statement, and with it one wait for the interpreter's lock, while most of it
-        is held by whoever reads the next page.
+        One statement, and with it one wait for the interpreter's lock, which whoever
+        reads the next page holds most of the time.
         """
         if job.writes or len(job.also) != 1:
             return 0
