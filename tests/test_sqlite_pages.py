@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import weakref
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import aiosqlite
 import pytest
 
 from evsrc import (
@@ -29,6 +31,7 @@ from evsrc.core.expectation import ALL
 from evsrc.ports import EventStore, SaveCheckpoint
 from evsrc.stores.sqlite import reader
 from evsrc.stores.sqlite import store as store_module
+from evsrc.stores.sqlite.connect import run
 from evsrc.stores.sqlite.pages import Packed, fetch
 from evsrc.testing import CODEC, Fact, Note, Tagged
 
@@ -217,6 +220,21 @@ async def test_a_page_that_cannot_be_decoded_is_told_when_it_is_asked_for(
 
 
 # Fetching.
+
+
+class Thing:
+    """What a thread has found."""
+
+
+async def test_the_thread_keeps_nothing_that_it_has_handed_over() -> None:
+    """It has begun nothing else; a page lives as long as whoever asked for it keeps it."""
+    async with aiosqlite.connect(":memory:") as db:
+        found = await run(db, Thing)
+        kept = weakref.ref(found)
+        del found
+        async with asyncio.timeout(10):
+            while kept() is not None:  # the thread is on its way to wait for more
+                await asyncio.sleep(0)
 
 
 async def test_pages_that_sqlite_makes_no_value_of_are_read_in_rows(
