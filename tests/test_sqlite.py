@@ -349,6 +349,33 @@ async def test_waiting_appends_share_a_commit(tmp_path: Path) -> None:
     assert counts[1] > 20
 
 
+async def test_a_refused_append_commits_nothing(tmp_path: Path) -> None:
+    """A transaction moves the log's head first; with nothing to write it is undone."""
+    path = tmp_path / "events.db"
+    async with await sqlite_store(path, CODEC) as store:
+        first = Write(STREAM, facts(1), 0)
+        for _ in range(2):  # the first one looks where the head is, the second knows
+            await store.append(Write(StreamName("t", "2"), facts(1), ANY))
+
+        async def refused() -> None:
+            await asyncio.gather(
+                *(store.append(Write(STREAM, facts(n), 7)) for n in range(3)),
+                store.append(Write(STREAM, facts(3), 7)),
+            )
+            assert isinstance(await store.append(Write(STREAM, facts(1), 7)), Conflict)
+
+        assert await commits_of(path, refused()) == 0
+        assert await store.head() == 2
+        done, conflict = await asyncio.gather(
+            store.append(first), store.append(Write(STREAM, facts(2, 3), 0))
+        )
+        assert isinstance(done, Appended)
+        assert isinstance(conflict, Conflict)  # its two events have no positions
+        assert await commits_of(path, store.append(first)) == 0  # repeated
+        assert await store.head() == 3
+        assert await store.verify() == ()
+
+
 async def test_reads_do_not_wait_for_the_writer(tmp_path: Path) -> None:
     """While another process holds the write lock, every kind of read goes on."""
     path = tmp_path / "events.db"
@@ -434,6 +461,13 @@ async def test_what_others_append_is_known_to_the_next_append(tmp_path: Path) ->
                 assert done.position == done.version == version + expected + 1
             late = await one.append(Write(STREAM, facts(1), version + 1))
             assert late == Conflict(STREAM, version + 1, version + 3)
+        for n in (12, 14):
+            async with two.transaction() as tx:
+                assert isinstance(await tx.append(Write(STREAM, facts(1), n)), Appended)
+            assert isinstance(
+                await one.append(Write(STREAM, facts(1), n + 1)), Appended
+            )
+        assert await one.verify() == ()
 
 
 async def test_a_failed_append_changes_nothing_that_is_known(

@@ -31,7 +31,7 @@ from evsrc.core.expectation import ALL
 from evsrc.ports import EventStore, SaveCheckpoint
 from evsrc.stores.sqlite import reader
 from evsrc.stores.sqlite import store as store_module
-from evsrc.stores.sqlite.connect import run
+from evsrc.stores.sqlite.connect import send
 from evsrc.stores.sqlite.pages import Packed, fetch
 from evsrc.testing import CODEC, Fact, Note, Tagged
 
@@ -229,7 +229,7 @@ class Thing:
 async def test_the_thread_keeps_nothing_that_it_has_handed_over() -> None:
     """It has begun nothing else; a page lives as long as whoever asked for it keeps it."""
     async with aiosqlite.connect(":memory:") as db:
-        found = await run(db, Thing)
+        found = await send(db, Thing)
         kept = weakref.ref(found)
         del found
         async with asyncio.timeout(10):

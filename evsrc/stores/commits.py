@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -87,23 +88,50 @@ Verdict: TypeAlias = Appended | Conflict | EvsrcError
 Commit: TypeAlias = Callable[[Sequence[Job]], Awaitable[Sequence[Verdict]]]
 
 
+Added: TypeAlias = Callable[[Sequence[Verdict], int], "Page[E] | None"]
+"""What a transaction has added to the log, by its verdicts and its time in us."""
+
 _MOST_AT_HAND: Final = 50
 
 
-def committed_page(
-    codec: Codec[E], jobs: Sequence[Job], verdicts: Sequence[Verdict], at: int
-) -> Page[E] | None:
-    """Give what a transaction has added to the log, as a reader would find it.
+def added_by(codec: Codec[E], jobs: Sequence[Job]) -> Added[E]:
+    """Prepare what a transaction adds to the log, while it is being committed.
 
-    None: that is nothing, or too much to decode here and now, or something that cannot
-    be decoded; a reader will say what is wrong with it.
+    It will be as a reader would find it. None: that is nothing, or too much to decode
+    here and now, or something that cannot be decoded; a reader will say what is wrong.
 
     Args:
         codec: made the jobs.
-        jobs: all of the transaction, which gave them positions without holes.
-        verdicts: one for each job.
-        at: when they were recorded, in microseconds since 1970.
+        jobs: all of the transaction, which gives them positions without holes.
     """
+    if len(jobs) > 1 or jobs[0].events != 1 or codec.restore is not None:
+        return partial(_committed_page, codec, jobs)
+    # one event is what a live subscriber waits for: the short way
+    (write,) = jobs[0].writes
+    stream, (type,), (id,), (meta,) = write.stream, write.types, write.ids, write.metas
+    try:
+        event = codec.decode(type, write.data[0])
+    except Exception:  # noqa: BLE001 - the append is not to fail for that
+        return _nothing
+
+    def lone_page(verdicts: Sequence[Verdict], at: int) -> Page[E] | None:
+        verdict = verdicts[0]
+        if not isinstance(verdict, Appended) or verdict.repeated:
+            return None
+        placed = verdict.placed[0]
+        version, position = placed.version, placed.last_position
+        recorded = Recorded(event, type, stream, version, position, id, meta, at)
+        return Page((recorded,), position, position)
+
+    return lone_page
+
+
+def _nothing(_: Sequence[Verdict], __: int) -> None: ...
+
+
+def _committed_page(
+    codec: Codec[E], jobs: Sequence[Job], verdicts: Sequence[Verdict], at: int
+) -> Page[E] | None:
     if sum([job.events for job in jobs]) > _MOST_AT_HAND:
         return None
     events: list[Recorded[E]] = []

@@ -37,7 +37,7 @@ from ...ports import (
     Transaction,
     Write,
 )
-from ..commits import Commits, Job, Verdict, committed_page, encode_write
+from ..commits import Added, Commits, Job, added_by, encode_write
 from ..transactions import watched
 from ..wakeup import Wakeup
 from .ahead import Ahead
@@ -132,18 +132,23 @@ class _Appending(Generic[E]):
         await self.commits.submit(self.encoder.job((), (change,)))
 
     async def commit(self, jobs: Sequence[Job]) -> Sequence[Any]:
-        verdicts = await self.writer.commit(jobs)
+        codec, writer, page = self.encoder.codec, self.writer, None
+        added: Added[E] | None = None
+
+        def meanwhile() -> None:
+            nonlocal added
+            added = added_by(codec, jobs)
+
+        awaited = self.notices.wakeup.awaited and not writer.concurrent  # else: holes
+        if awaited:
+            asyncio.get_running_loop().call_soon(meanwhile)  # the server is at work
+        verdicts = await writer.commit(jobs)
+        if added is not None and writer.at is not None:
+            page = added(verdicts, writer.at)
         written = zip(jobs, verdicts, strict=True)
         if any(job.events and isinstance(v, Appended) for job, v in written):
-            self.committed(self.writer.head, self.page(jobs, verdicts))
+            self.committed(writer.head, page)
         return verdicts
-
-    def page(self, jobs: Sequence[Job], verdicts: Sequence[Verdict]) -> Page[E] | None:
-        """Give what was committed, for those who wait, if it is known to be dense."""
-        at = self.writer.at
-        if at is None or self.writer.concurrent or not self.notices.wakeup.awaited:
-            return None
-        return committed_page(self.encoder.codec, jobs, verdicts, at)
 
     def committed(self, head: int, page: Page[E] | None = None) -> None:
         self.notices.wakeup.advance(head, page)

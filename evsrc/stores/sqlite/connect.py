@@ -65,19 +65,19 @@ class _Call(Generic[T]):
         pass
 
 
-async def run(
+def send(
     connection: aiosqlite.Connection,
     work: Callable[[], T],
     then: Callable[[], object] | None = None,
-) -> T:
-    """Run a function in a connection's thread, and *then*, for which nobody waits.
+) -> Handoff[T]:
+    """Have a connection's thread run a function, and *then*, for which nobody waits.
 
     aiosqlite's public calls are one statement each, and take two turns of the loop.
     """
     answer: Handoff[T] = Handoff()
     call = _Call(work, answer, then)
     cast("Any", connection)._tx.put_nowait((call, call))  # noqa: SLF001
-    return await answer
+    return answer
 
 
 async def start(connection: aiosqlite.Connection) -> None:
@@ -125,7 +125,7 @@ async def connect(path: str) -> aiosqlite.Connection:
         raise reported(error, path) from error
     try:
         if path != ":memory:":
-            await run(connection, lambda: use_wal(connection._conn, _BUSY))  # noqa: SLF001
+            await send(connection, lambda: use_wal(connection._conn, _BUSY))  # noqa: SLF001
         await connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.Error as error:
         await connection.close()

@@ -40,10 +40,10 @@ from ...ports import (
     Transaction,
     Write,
 )
-from ..commits import Commits, Job, Verdict, committed_page, encode_write
+from ..commits import Added, Commits, Job, Verdict, added_by, encode_write
 from ..transactions import watched
 from ..wakeup import Wakeup
-from .connect import run, start, unobtrusive, use_wal
+from .connect import send, start, unobtrusive, use_wal
 from .errors import translated
 from .reader import Reader
 from .records import dead_letters, leases
@@ -90,12 +90,22 @@ class _Connection:
             raise
 
     async def run(
-        self, work: Callable[[], T], then: Callable[[], object] | None = None
+        self,
+        work: Callable[[], T],
+        then: Callable[[], object] | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> T:
+        """Run *work* in the connection's thread, and *meanwhile*, which is quick, here.
+
+        Nobody waits for what *then* does in that thread.
+        """
         if self.closed:
             raise StoreClosedError(self.path)
+        answer = send(self.db, work, then)
+        if meanwhile is not None:
+            meanwhile()
         try:
-            return await run(self.db, work, then)
+            return await answer
         except (sqlite3.Error, ValueError, OverflowError) as error:
             raise self.translated(error) from error
 
@@ -143,26 +153,26 @@ class _Store(Generic[E]):
 
     async def commit(self, jobs: Sequence[Job]) -> Sequence[Verdict]:
         # in memory nobody looks again, if the caller of a lone append has gone by then
-        if self.wakeup.awaited or not self.shared:
-            work = self.commit_for_readers(jobs)
-        else:
-            work = partial(self.writer.commit, jobs)
-        done = await self.writing.run(work)
-        self.wakeup.advance(done.head)
-        return done.verdicts
-
-    def commit_for_readers(self, jobs: Sequence[Job]) -> Callable[[], Committed]:
-        """Commit, and at once hand what was committed to whoever waits for it."""
+        codec, writer, wakeup = self.codec, self.writer, self.wakeup
+        if self.shared and not wakeup.awaited:
+            done = await self.writing.run(partial(writer.commit, jobs))
+            wakeup.advance(done.head)
+            return done.verdicts
+        added: Added[E] | None = None
 
         def work() -> Committed:
-            done = self.writer.commit(jobs)
-            page = None
-            if self.wakeup.awaited:
-                page = committed_page(self.codec, jobs, done.verdicts, done.at)
-            self.wakeup.advance(done.head, page)
+            """Commit, and at once hand what was committed to whoever waits for it."""
+            done, page = writer.commit(jobs), None
+            if added is not None and wakeup.awaited:
+                page = added(done.verdicts, done.at)
+            wakeup.advance(done.head, page)
             return done
 
-        return work
+        def meanwhile() -> None:
+            nonlocal added
+            added = added_by(codec, jobs)
+
+        return (await self.writing.run(work, meanwhile=meanwhile)).verdicts
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Transaction[E]]:

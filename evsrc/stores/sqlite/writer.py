@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from ...core.errors import (
@@ -68,30 +68,33 @@ class _Stream:
     content: int
 
 
-@dataclass(slots=True)
 class _Flight:
     """What one transaction has changed so far; dropped if it fails."""
 
-    head: int
-    at: int
-    streams: dict[StreamName, _Stream] = field(
-        default_factory=dict[StreamName, _Stream]
-    )
-    names: dict[str, int] = field(default_factory=dict[str, int])
-    taken: set[int] = field(default_factory=set[int])
+    __slots__ = ("at", "changed", "head", "names", "streams", "taken")
+
+    def __init__(self, head: int, at: int) -> None:
+        self.head = head
+        self.at = at
+        self.changed = False
+        self.streams: dict[StreamName, _Stream] = {}
+        self.names: dict[str, int] = {}
+        self.taken: set[int] = set()  # keys of streams that are new
 
     def copy(self) -> _Flight:
-        streams = {name: replace(stream) for name, stream in self.streams.items()}
-        return replace(
-            self, streams=streams, names=dict(self.names), taken=set(self.taken)
-        )
+        copy = _Flight(self.head, self.at)
+        copy.changed = self.changed
+        copy.streams = {name: replace(s) for name, s in self.streams.items()}
+        copy.names, copy.taken = self.names.copy(), self.taken.copy()
+        return copy
 
 
 class Writer:
     """The one connection that writes, and what it knows of the file.
 
-    The head and streams that it has written are as it left them until somebody else
-    commits, which SQLite's `data_version` shows to whoever holds the write lock.
+    The streams that it has written are as it left them as long as the head is: nobody
+    adds to a stream without moving the head. A transaction begins with moving it from
+    where it was left, and so needs no look.
     """
 
     def __init__(
@@ -100,7 +103,6 @@ class Writer:
         self.db = db
         self.names: dict[str, int] = {}
         self.watch = watch
-        self.data_version: int | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -147,13 +149,13 @@ class Writer:
     ) -> Committed:
         db = self.db
         try:
-            before = self.begin()
-            self._flight = flight = _Flight(before, time.time_ns() // 1000)
+            head = self.begin(sum([job.events for job in jobs]))
+            self._flight = _Flight(head, time.time_ns() // 1000)
             verdicts = [append(self._flight, job) for job in jobs]
             flight = self._flight
-            if flight.head != before:
+            if flight.changed:
                 self._put(flight)
-            db.execute("COMMIT")
+            db.execute("COMMIT" if flight.changed else "ROLLBACK")
         except BaseException:
             self.roll_back()
             raise
@@ -169,49 +171,48 @@ class Writer:
 
     def _put(self, flight: _Flight) -> None:
         """Store what the events of a flight have changed: streams, and the head."""
-        self.db.executemany(
-            sql("put_stream"),
-            [
-                (
-                    s.key,
-                    n.category,
-                    n.id,
-                    s.version,
-                    s.content,
-                    stream_crc(s.key, n.category, n.id, s.version, s.content),
-                )
-                for n, s in flight.streams.items()
-                if s.version
-            ],
-        )
-        row = flight.head, number_crc("head", flight.head)
-        self.db.execute(sql("advance_head"), row)
+        for name, stream in flight.streams.items():
+            if stream.version:
+                key, version, content = stream.key, stream.version, stream.content
+                row = key, name.category, name.id, version, content
+                self.db.execute(sql("put_stream"), (*row, stream_crc(*row)))
+        if flight.head != self.moved:
+            self._move_head(self.moved, flight.head)
+
+    def _move_head(self, before: int, head: int) -> bool:
+        """Store the log's new head; False: the one before is not there any more."""
+        row = head, number_crc("head", head), before
+        self.moved = head
+        return self.db.execute(sql("move_head"), row).rowcount == 1
 
     # A transaction of the user's: begin, append (often), then end or roll back.
 
-    def begin(self) -> int:
-        """Take the file's write lock; give the log's head."""
+    def begin(self, events: int = 0) -> int:
+        """Take the file's write lock and move the log's head; give where it was."""
         self.db.execute("BEGIN IMMEDIATE")
-        (version,) = self.db.execute("PRAGMA data_version").fetchone()
-        if version != self.data_version:
-            if self.data_version is not None and self.watch is not None:
-                self.watch()
-            self.data_version = version
+        head = self.head
+        if head is not None and events:
+            if self._move_head(head, head + events):
+                return head
             self.forget()
-        return read_head(self.db) if self.head is None else self.head
+            if self.watch is not None:
+                self.watch()
+        self.moved = read_head(self.db) if self.head is None else self.head
+        return self.moved
 
     def open(self) -> None:
         """Begin a transaction in which jobs come one by one."""
-        self._flight = _Flight(self.begin(), 0)
         self.forget()
+        self._flight = _Flight(self.begin(), 0)
 
     def append(self, job: Job) -> Verdict:
         """Judge and write one job in the open transaction, up to the last row of it."""
         self.check_open()
         done = self._flight
-        self._flight = _Flight(done.head, time.time_ns() // 1000, names=done.names)
-        verdict = self._append_alone(self._flight, job)
-        if self._flight.head != done.head:
+        self._flight = flight = _Flight(done.head, time.time_ns() // 1000)
+        flight.names = done.names
+        verdict = self._append_alone(flight, job)
+        if self._flight.changed:
             self._put(self._flight)
         return verdict
 
@@ -241,17 +242,22 @@ class Writer:
             self.db.execute("ROLLBACK")
 
     def _append(self, flight: _Flight, job: Job) -> Verdict:
+        writes, also = job.writes, job.also
         try:
-            refused: Conflict | EvsrcError | None = self._conflict(flight, job)
-            if refused is None and job.also:
-                refused = self._refused(job.also)
+            streams = [self._stream(flight, write.stream) for write in writes]
+            refused: Conflict | EvsrcError | None
+            refused = self._conflict(flight, writes, streams)
+            if also and refused is None:
+                refused = self._refused(also)
         except CorruptionError as error:  # of this job's stream: others are not in it
             return error
         if refused is not None:
             return self._repeated(flight, job) or refused
-        placed = tuple([self._place(flight, write) for write in job.writes])
-        for change in job.also:
+        each = zip(writes, streams, strict=True)
+        placed = tuple([self._place(flight, write, stream) for write, stream in each])
+        for change in also:
             self._change(flight, change)
+        flight.changed = True
         return Appended(placed)
 
     def _append_alone(self, flight: _Flight, job: Job) -> Verdict:
@@ -288,22 +294,24 @@ class Writer:
                 seen.add(id)
         return CorruptionError(f"a position or version is taken already: {error}")
 
-    def _conflict(self, flight: _Flight, job: Job) -> Conflict | None:
-        ahead: dict[StreamName, int] = {}
-        for write in job.writes:
-            name = write.stream
-            actual = ahead.get(name)
-            if actual is None:
-                actual = self._stream(flight, name).version
-            expected = write.expected
+    def _conflict(
+        self, flight: _Flight, writes: Sequence[EncodedWrite], streams: list[_Stream]
+    ) -> Conflict | None:
+        ahead: dict[StreamName, int] = {}  # versions of streams after writes before
+        for write, stream in zip(writes, streams, strict=True):
+            expected, actual = write.expected, stream.version
+            if len(writes) > 1:
+                actual = ahead.get(write.stream, actual)
+                ahead[write.stream] = actual + len(write.ids)
+            if expected == actual:
+                continue
             if not satisfies(expected, actual):
                 version = getattr(expected, "version", expected)
-                return Conflict(name, version, actual)
+                return Conflict(write.stream, version, actual)
             if isinstance(expected, AppendCondition):
                 against = self._against(flight, expected)
                 if against is not None:
-                    return Conflict(name, expected, against)
-            ahead[name] = actual + len(write.ids)
+                    return Conflict(write.stream, expected, against)
         return None
 
     def _against(self, flight: _Flight, condition: AppendCondition) -> int | None:
@@ -326,14 +334,15 @@ class Writer:
         flight.streams[name] = known
         return known
 
-    def _place(self, flight: _Flight, write: EncodedWrite) -> Placed:
+    def _place(self, flight: _Flight, write: EncodedWrite, stream: _Stream) -> Placed:
         name, metas, data = write.stream, write.metas, write.data
-        stream, count = self._stream(flight, name), len(data)
-        if not stream.version:
-            flight.taken.add(stream.key)
-        first, version = flight.head + 1, stream.version + 1
+        first, version, count = flight.head + 1, stream.version + 1, len(data)
         category = self._name(flight, name.category)
-        opens = opening(name.category, name.id) if version == 1 else b""
+        opens = b""
+        if version == 1:
+            stream = self._stream(flight, name)  # another may have taken its key since
+            flight.taken.add(stream.key)
+            opens = opening(name.category, name.id)
         if count == 1:
             types = [type := self._name(flight, write.types[0])]
             place, payload = (first, stream.key, version), (opens, metas[0], data[0])
