@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from operator import itemgetter
+from collections.abc import Sequence
 from struct import unpack
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -47,22 +46,11 @@ def unpacked(page: Sequence[Any]) -> Columns:
     )
 
 
-class Named(NamedTuple):
-    """What a key names, and the part of a checksum that is the same for all of them."""
-
-    stream: StreamName
-    type: str
-    salt: int
-
-
-_PARTS: Final[Sequence[Callable[[Named], Any]]] = tuple(map(itemgetter, range(3)))
-
-
 class Learned:
-    """The streams and types that were seen, by their keys."""
+    """What was seen, by its key: stream, type, and what they add to a checksum."""
 
     def __init__(self) -> None:
-        self.known: dict[bytes, Named] = {}
+        self.known: dict[bytes, tuple[StreamName, str, int]] = {}
         self.types: dict[str, str] = {}
 
     def of(
@@ -75,24 +63,22 @@ class Learned:
             ValueError, InvalidStreamError: one is no key.
         """
         known = self.known
-        try:
-            named = [known[key] for key in keys]
-        except KeyError:
-            if len(known) > _MOST_NAMES:
-                known.clear()
-            # one by one: a difference of sets would walk through all that are known
-            for key in set(keys):
-                if key not in known:
-                    known[key] = self._learnt(key)
-            named = [known[key] for key in keys]
-        # a zip would make an iterator an event
-        streams, types, salts = (list(map(part, named)) for part in _PARTS)
+        streams: list[StreamName] = []
+        types: list[str] = []
+        salts: list[int] = []
+        for key in keys:
+            stream, type, salt = known.get(key) or self._learn(key)
+            streams.append(stream)
+            types.append(type)
+            salts.append(salt)
         return streams, types, salts
 
-    def _learnt(self, key: bytes) -> Named:
-        name, kind = key.rsplit(b"\0", 1)
-        category, id = name.decode().split("\0")
-        type = kind.decode()
+    def _learn(self, key: bytes) -> tuple[StreamName, str, int]:
+        category, id, type = key.decode().split("\0")
         type = self.types.setdefault(type, type)  # one text for all events
+        name = key[: key.rindex(b"\0")]
         salt = crc32(name) + type_salt(type)  # `stream_salt`, of the bytes at hand
-        return Named(StreamName(category, id), type, salt)
+        if len(self.known) > _MOST_NAMES:
+            self.known.clear()
+        self.known[key] = named = StreamName(category, id), type, salt
+        return named
