@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -87,6 +88,40 @@ async def test_who_comes_during_a_lone_append_flies_after_it(*, gives_up: bool) 
         await asyncio.wait([alone])
     assert alone.cancelled() == gives_up
     assert disk.flights == [1, 1, 1, 5]
+
+
+async def test_nothing_is_committed_for_those_who_gave_up() -> None:
+    """If all who waited have gone, there is no flight."""
+    disk = Disk(busy=False)
+    aboard = await disk.one_aboard()
+    late = [asyncio.create_task(disk.commits.submit(JOB)) for _ in range(2)]
+    await asyncio.sleep(0)
+    for task in late:
+        task.cancel()
+    await asyncio.wait(late)
+    disk.open.set()
+    await aboard
+    await disk.append(1)
+    assert disk.flights == [1, 1, 1, 1]
+
+
+async def test_what_cannot_be_decoded_is_committed_all_the_same() -> None:
+    """Whatever decoding raises, it is the reader's affair."""
+
+    class Panic(BaseException):
+        """As a library in another language may raise."""
+
+    def decode(*_: object) -> Any:
+        raise Panic
+
+    codec = replace(CODEC, decode=decode)
+    async with await sqlite_store(":memory:", codec) as store:
+        waiting = asyncio.create_task(
+            store.changed(0, timeout=timedelta(seconds=LIMIT))
+        )
+        await asyncio.sleep(0)
+        assert isinstance(await store.append(Write(A, new(1), ANY)), Appended)
+        assert await waiting is None
 
 
 async def test_closing_waits_for_a_lone_append_and_for_those_after_it() -> None:

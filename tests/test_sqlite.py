@@ -409,12 +409,29 @@ async def test_only_the_writer_checkpoints_the_wal(tmp_path: Path) -> None:
         await cursor.close()
 
 
+@pytest.mark.parametrize("way", ["append", "in_a_transaction", "save"])
 async def test_several_writers_on_an_old_library_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    way: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With a library that has the WAL-reset bug a second writer is noticed, once."""
+
+    async def append(store: EventStore[Any]) -> None:
+        await store.append(Write(STREAM, facts(1), ANY))
+
+    async def in_a_transaction(store: EventStore[Any]) -> None:
+        async with store.transaction() as tx:
+            await tx.append(Write(STREAM, facts(1), ANY))
+
+    async def save(store: EventStore[Any]) -> None:
+        await store.checkpoints.save(SaveCheckpoint("p", 1))
+
+    ways = {"append": append, "in_a_transaction": in_a_transaction, "save": save}
     path = tmp_path / "events.db"
     caplog.set_level(logging.WARNING, "evsrc")
+    monkeypatch.setattr(writer, "_LOOK", 0.0)
     for safe_since, warnings in (((99, 0, 0), 1), ((3, 0, 0), 0)):
         monkeypatch.setattr(store_module, "_SAFE_WAL", safe_since)
         caplog.clear()
@@ -423,7 +440,7 @@ async def test_several_writers_on_an_old_library_are_told(
             await sqlite_store(path, CODEC) as two,
         ):
             for store in (one, one, two, one, two, one):
-                await store.append(Write(STREAM, facts(1), ANY))
+                await ways[way](store)
         told = [r for r in caplog.records if "several connections write" in r.message]
         assert len(told) == 2 * warnings  # one by each of the two stores
 
@@ -500,8 +517,8 @@ async def test_a_stream_that_was_only_asked_for_keeps_no_place(
         for stream, n in ((second, 2), (first, 3), (second, 4), (first, 5)):
             await store.append(Write(stream, facts(n), ANY))
         both = [Write(StreamName("both", n), facts(9), 0) for n in "ab"]
-        await store.append(*both)
-        pair = [(write.stream, [9]) for write in both]
+        await store.append(*both, Write(both[1].stream, facts(8), 1))
+        pair = (both[0].stream, [9]), (both[1].stream, [9, 8])
         written = (between, [0]), (first, [3, 5]), (second, [2, 4]), *pair
         for stream, numbers in written:
             loaded = await store.load_events(stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from evsrc import (
     postgresql_store,
 )
 from evsrc.ports import EventStore
+from evsrc.stores.sqlite import sqlite_store
 from evsrc.testing import CODEC, Fact
 from tests.conftest import OpenStore
 
@@ -92,6 +94,24 @@ async def test_the_block_alone_ends_the_transaction(
     events = (await store.load_events(STREAM)).events
     assert events == ([Fact(1), Fact(2)] if end == "COMMIT" else [Fact(2)])
     assert await store.verify() == ()
+
+
+async def test_an_append_is_not_undone_by_a_savepoint(tmp_path: Path) -> None:
+    """On SQLite the log's head would not follow; the transaction is not committed."""
+    async with await sqlite_store(tmp_path / "events.db", CODEC) as store:
+        for more in ((), (2, 3)):
+            with pytest.raises(TransactionError, match="has undone an append"):
+                async with store.transaction() as tx:
+                    await tx.append(write(0))
+                    await tx.connection.execute("SAVEPOINT mine")
+                    await tx.append(write(1))
+                    await tx.connection.execute("ROLLBACK TO mine")
+                    for n in more:
+                        await tx.append(write(n))
+            assert await store.head() == 0
+        await store.append(write(4))
+        assert [r.position for r in (await store.read_all()).events] == [1]
+        assert await store.verify() == ()
 
 
 async def test_the_users_errors_are_his_own(store: EventStore[Any]) -> None:

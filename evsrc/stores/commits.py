@@ -104,14 +104,14 @@ def added_by(codec: Codec[E], jobs: Sequence[Job]) -> Added[E]:
         codec: made the jobs.
         jobs: all of the transaction, which gives them positions without holes.
     """
-    if len(jobs) > 1 or jobs[0].events != 1 or codec.restore is not None:
+    if len(jobs) != 1 or jobs[0].events != 1 or codec.restore is not None:
         return partial(_committed_page, codec, jobs)
     # one event is what a live subscriber waits for: the short way
     (write,) = jobs[0].writes
     stream, (type,), (id,), (meta,) = write.stream, write.types, write.ids, write.metas
     try:
         event = codec.decode(type, write.data[0])
-    except Exception:  # noqa: BLE001 - the append is not to fail for that
+    except BaseException:  # noqa: BLE001 - what is committed must not seem to fail
         return _nothing
 
     def lone_page(verdicts: Sequence[Verdict], at: int) -> Page[E] | None:
@@ -230,7 +230,7 @@ class Commits:
                     async with self.line.lock:
                         aboard = self._board()
                         jobs = [waiting.job for waiting in aboard]
-                        verdicts = await self.commit(jobs)
+                        verdicts = await self.commit(jobs) if jobs else ()
                 except Exception as error:  # noqa: BLE001 - theirs, not ours
                     for waiting in aboard:
                         if not waiting.verdict.done():

@@ -163,14 +163,15 @@ class _Store(Generic[E]):
         def work() -> Committed:
             """Commit, and at once hand what was committed to whoever waits for it."""
             done, page = writer.commit(jobs), None
-            if added is not None and wakeup.awaited:
+            if added is not None:
                 page = added(done.verdicts, done.at)
             wakeup.advance(done.head, page)
             return done
 
         def meanwhile() -> None:
             nonlocal added
-            added = added_by(codec, jobs)
+            if wakeup.awaited:
+                added = added_by(codec, jobs)
 
         return (await self.writing.run(work, meanwhile=meanwhile)).verdicts
 
@@ -397,7 +398,7 @@ async def sqlite_store(
         db.execute(f"PRAGMA synchronous = {synchronous}")
         migrate(db, path)
         old = sqlite3.sqlite_version_info < _SAFE_WAL and not in_memory
-        return Writer(db, watch=_warn_once(path) if old else None)
+        return Writer(db, watch=partial(_warn, path) if old else None)
 
     writer = await writing.open(prepare_writer)
     reading = writing
@@ -423,21 +424,12 @@ def _prepare_reader(db: sqlite3.Connection, codec: Codec[E]) -> Reader[E]:
     return Reader(db, codec)
 
 
-def _warn_once(path: str) -> Callable[[], None]:
-    """Make the function that logs, once, that the file has several writers."""
-    warned = False
-
-    def warn() -> None:
-        nonlocal warned
-        if not warned:
-            warned = True
-            _log.warning(
-                "several connections write to %r with SQLite %s: before %s that can, "
-                "rarely, corrupt a WAL database; write through one connection, or "
-                "upgrade SQLite",
-                path,
-                sqlite3.sqlite_version,
-                ".".join(map(str, _SAFE_WAL)),
-            )
-
-    return warn
+def _warn(path: str) -> None:
+    """Log that the file has several writers."""
+    _log.warning(
+        "several connections write to %r with SQLite %s: before %s that can, rarely, "
+        "corrupt a WAL database; write through one connection, or upgrade SQLite",
+        path,
+        sqlite3.sqlite_version,
+        ".".join(map(str, _SAFE_WAL)),
+    )

@@ -51,6 +51,7 @@ from .records import lost_lease, put_letter
 from .sql import sql
 
 _MOST_STREAMS: Final = 10_000
+_LOOK: Final = 1.0  # seconds between two looks for other writers
 
 
 class Committed(NamedTuple):
@@ -103,6 +104,8 @@ class Writer:
         self.db = db
         self.names: dict[str, int] = {}
         self.watch = watch
+        self.data_version: int | None = None
+        self.next_look = 0.0
         self.forget()
 
     def forget(self) -> None:
@@ -190,15 +193,23 @@ class Writer:
     def begin(self, events: int = 0) -> int:
         """Take the file's write lock and move the log's head; give where it was."""
         self.db.execute("BEGIN IMMEDIATE")
+        if self.watch is not None and time.monotonic() >= self.next_look:
+            self._look_for_others(self.watch)
         head = self.head
         if head is not None and events:
             if self._move_head(head, head + events):
                 return head
             self.forget()
-            if self.watch is not None:
-                self.watch()
         self.moved = read_head(self.db) if self.head is None else self.head
         return self.moved
+
+    def _look_for_others(self, watch: Callable[[], None]) -> None:
+        """Tell who watches, once, if others have committed since the last look."""
+        (version,) = self.db.execute("PRAGMA data_version").fetchone()
+        if self.data_version not in (None, version):
+            self.watch = None
+            watch()
+        self.data_version, self.next_look = version, time.monotonic() + _LOOK
 
     def open(self) -> None:
         """Begin a transaction in which jobs come one by one."""
@@ -217,8 +228,17 @@ class Writer:
         return verdict
 
     def end(self) -> int:
-        """Commit the open transaction; give the log's new head."""
+        """Commit the open transaction; give the log's new head.
+
+        Raises:
+            TransactionError: a statement of somebody else's has undone an append.
+        """
         self.check_open()
+        if read_head(self.db) != self._flight.head:
+            raise TransactionError(
+                "a ROLLBACK TO inside the transaction has undone an append; to undo "
+                "one, leave the block by an error, which undoes everything"
+            )
         self.db.execute("COMMIT")
         self.names |= self._flight.names
         return self._flight.head
@@ -336,13 +356,12 @@ class Writer:
 
     def _place(self, flight: _Flight, write: EncodedWrite, stream: _Stream) -> Placed:
         name, metas, data = write.stream, write.metas, write.data
-        first, version, count = flight.head + 1, stream.version + 1, len(data)
-        category = self._name(flight, name.category)
-        opens = b""
-        if version == 1:
+        if not stream.version:
             stream = self._stream(flight, name)  # another may have taken its key since
             flight.taken.add(stream.key)
-            opens = opening(name.category, name.id)
+        first, version, count = flight.head + 1, stream.version + 1, len(data)
+        category = self._name(flight, name.category)
+        opens = opening(name.category, name.id) if version == 1 else b""
         if count == 1:
             types = [type := self._name(flight, write.types[0])]
             place, payload = (first, stream.key, version), (opens, metas[0], data[0])
