@@ -16,8 +16,9 @@ from struct import Struct, calcsize
 from typing import Any, Final
 from zlib import crc32
 
-_FIELDS: Final = "16sqqqqIIII4x"
-_pack: Final = Struct("<16sqqqqIIII").pack
+_CHECKED: Final = "16sqqqqIIII"
+_FIELDS: Final = _CHECKED + "4x"  # and the checksum of these
+_pack: Final = Struct("<" + _CHECKED).pack
 _unpack: Final = Struct("<" + _FIELDS).iter_unpack
 _MANY: Final = 100  # for fewer, it does not pay to unpack all in one go
 _MOST: Final = 1000  # more would take too much memory to remember
