@@ -27,10 +27,12 @@ from evsrc import (
     Write,
     sqlite_store,
 )
+from evsrc.core.codec import Opaque, opaque_codec
 from evsrc.core.expectation import ALL
 from evsrc.ports import EventStore, SaveCheckpoint
 from evsrc.stores.sqlite import reader
 from evsrc.stores.sqlite import store as store_module
+from evsrc.stores.sqlite.checks import name_crc, opening, seal
 from evsrc.stores.sqlite.connect import send
 from evsrc.stores.sqlite.pages import Packed, fetch
 from evsrc.testing import CODEC, Fact, Note, Tagged
@@ -205,8 +207,6 @@ async def test_a_page_that_cannot_be_decoded_is_told_when_it_is_asked_for(
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE evsrc_name SET name = 'f' WHERE name = 'fact'")
         db.execute("UPDATE evsrc_name SET name = 'fact' WHERE name = 'note'")
-        from evsrc.stores.sqlite.checks import name_crc
-
         for key, name in db.execute("SELECT key, name FROM evsrc_name").fetchall():
             crc = name_crc(key, name)
             db.execute("UPDATE evsrc_name SET crc = ? WHERE key = ?", (crc, key))
@@ -276,8 +276,6 @@ async def test_pages_that_sqlite_makes_no_value_of_are_read_in_rows(
 
 async def test_bytes_that_are_no_text_come_back(path: Path) -> None:
     """SQLite puts blobs together as if they were text; not a byte is changed."""
-    from evsrc.core.codec import Opaque, opaque_codec
-
     data = [bytes(range(256)), b"", b"\0", b"\xff\xfe\xff", b"\xc3", b"\n" * 3]
     async with await sqlite_store(path, opaque_codec()) as store:
         events = [NewEvent(Opaque("t", each), uuid4()) for each in data]
@@ -375,8 +373,6 @@ async def test_a_stream_that_an_event_opens_falsely_is_found_by_verify(
     path: Path,
 ) -> None:
     """An event that says, wholly, that it opens another stream than the file has."""
-    from evsrc.stores.sqlite.checks import opening, seal
-
     async with await sqlite_store(path, CODEC) as store:
         await store.append(write(0))
         (recorded,) = (await store.read_all()).events
