@@ -83,22 +83,23 @@ class OneByOne(Generic[E]):
         parts, run, handle = self._parts, self._parts.run, self._handle
         held, each, head = parts.parking.held, parts.each, page.head
         for recorded in events:
+            position = recorded.position
             if run.held:
                 raise LeftError
-            if held and await parts.parking.behind(recorded, recorded.position):
-                await parts.passed(recorded.position, head)
+            if held and await parts.parking.behind(recorded, position):
+                await parts.passed(position, head)
                 continue
             try:
                 await handle(recorded)
                 run.handled += 1
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
                 await parts.settling.settle(
-                    recorded, raised_by_handler(error), self.attempt, recorded.position
+                    recorded, raised_by_handler(error), self.attempt, position
                 )
-            if each or run.nearest <= recorded.position:
-                await parts.passed(recorded.position, head)
+            if each or run.nearest <= position:
+                await parts.passed(position, head)
             else:
-                run.position = recorded.position
+                run.position = position
 
     async def attempt(self, recorded: Recorded[E]) -> Exception | None:
         """Handle one event; give the handler's error, or None."""

@@ -106,8 +106,10 @@ class Loop(Generic[E]):
             await self._begin()
         page = await self._next_page()
         await self._parking.refresh()
-        await self._deliver(page)
-        if run.position < page.head:
+        delivering, head = self._deliver(page), page.head
+        del page  # see there
+        await delivering
+        if run.position < head:
             await asyncio.sleep(0)  # a store in memory never waits by itself
         else:
             await self._wait_for_more()
@@ -173,7 +175,11 @@ class Loop(Generic[E]):
             ahead.cancel()
 
     async def _deliver(self, page: Page[E]) -> None:
-        """Deal with all events of a page, and save the checkpoint if it is due."""
+        """Deal with all events of a page, and save the checkpoint if it is due.
+
+        The events are let go before that: while it is being saved the next page is
+        decoded, in the memory that they had, and the collector has less to look at.
+        """
         run, saver = self._run, self._saver
         run.head = page.head
         last = page.reached >= page.head
@@ -189,6 +195,7 @@ class Loop(Generic[E]):
             run.ready = True
             run.become(State.LIVE)
         run.advance(page.reached)
+        del page
         self._sample()
         if self._moved() and self._delivery.checkpoint_due(
             saver.progress(page_ended=True)

@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
+from weakref import ref
 
 import pytest
+from msgspec import Struct
 
 from evsrc import (
     ANY,
@@ -22,7 +25,9 @@ from evsrc import (
     Stop,
     StreamName,
     Write,
+    json_codec,
     retry_then,
+    sqlite_store,
     subscribe,
 )
 from evsrc.core.errors import CheckpointAheadError, SubscriptionError
@@ -454,3 +459,35 @@ async def test_the_next_page_is_read_before_this_one_is_handled(store: Store) ->
     each = "".join(step[0] for step in steps)
     assert each.startswith("rr" + "h" * 10 + "r" + "h" * 10 + "r" + "h" * 10)
     assert each.count("h") == 40
+
+
+class Seen(Struct, frozen=True, weakref=True):
+    """An event that shows whether somebody has it."""
+
+    n: int
+
+
+async def test_events_are_let_go_before_their_checkpoint_is_saved(
+    tmp_path: Path,
+) -> None:
+    """The next page is decoded meanwhile, so there are not two of them in memory."""
+    events, kept = list[ref[Seen]](), list[int]()
+    path, codec = tmp_path / "events.db", json_codec({"seen": Seen})
+    async with await sqlite_store(path, codec) as plain:
+        news = [NewEvent(Seen(n), uuid4()) for n in range(30)]
+        await plain.append(Write(StreamName("s", "1"), news, ANY))
+        del news
+
+        async def handle(recorded: Any) -> None:
+            events.append(ref(recorded.event))
+
+        async def save(change: SaveCheckpoint) -> None:
+            await asyncio.sleep(0)  # the loop has what it has just handed over
+            kept.append(sum(event() is not None for event in events))
+            await plain.checkpoints.save(change)
+
+        store = replace(plain, checkpoints=replace(plain.checkpoints, save=save))
+        async with subscribe(store, "s", handle, Delivery(page=10)) as subscription:
+            await subscription.caught_up()
+    assert len(events) == 30
+    assert kept == [0, 0, 0]
