@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -482,7 +483,11 @@ async def test_events_are_let_go_before_their_checkpoint_is_saved(
             events.append(ref(recorded.event))
 
         async def save(change: SaveCheckpoint) -> None:
-            await asyncio.sleep(0)  # the loop has what it has just handed over
+            # loop and thread may still have what they have just handed over
+            with suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    while any(event() is not None for event in events):
+                        await asyncio.sleep(0)
             kept.append(sum(event() is not None for event in events))
             await plain.checkpoints.save(change)
 
