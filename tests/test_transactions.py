@@ -22,9 +22,9 @@ from evsrc import (
     TransactionError,
     Write,
     postgresql_store,
+    sqlite_store,
 )
 from evsrc.ports import EventStore
-from evsrc.stores.sqlite import sqlite_store
 from evsrc.testing import CODEC, Fact
 from tests.conftest import OpenStore
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from ...core.errors import (
@@ -69,25 +69,24 @@ class _Stream:
     content: int
 
 
+@dataclass(slots=True)
 class _Flight:
     """What one transaction has changed so far; dropped if it fails."""
 
-    __slots__ = ("at", "changed", "head", "names", "streams", "taken")
-
-    def __init__(self, head: int, at: int) -> None:
-        self.head = head
-        self.at = at
-        self.changed = False
-        self.streams: dict[StreamName, _Stream] = {}
-        self.names: dict[str, int] = {}
-        self.taken: set[int] = set()  # keys of streams that are new
+    head: int
+    at: int
+    streams: dict[StreamName, _Stream] = field(
+        default_factory=dict[StreamName, _Stream]
+    )
+    names: dict[str, int] = field(default_factory=dict[str, int])
+    taken: set[int] = field(default_factory=set[int])
+    changed: bool = False
 
     def copy(self) -> _Flight:
-        copy = _Flight(self.head, self.at)
-        copy.changed = self.changed
-        copy.streams = {name: replace(s) for name, s in self.streams.items()}
-        copy.names, copy.taken = self.names.copy(), self.taken.copy()
-        return copy
+        streams = {name: replace(stream) for name, stream in self.streams.items()}
+        return replace(
+            self, streams=streams, names=dict(self.names), taken=set(self.taken)
+        )
 
 
 class Writer:
@@ -174,11 +173,21 @@ class Writer:
 
     def _put(self, flight: _Flight) -> None:
         """Store what the events of a flight have changed: streams, and the head."""
-        for name, stream in flight.streams.items():
-            if stream.version:
-                key, version, content = stream.key, stream.version, stream.content
-                row = key, name.category, name.id, version, content
-                self.db.execute(sql("put_stream"), (*row, stream_crc(*row)))
+        self.db.executemany(
+            sql("put_stream"),
+            [
+                (
+                    s.key,
+                    n.category,
+                    n.id,
+                    s.version,
+                    s.content,
+                    stream_crc(s.key, n.category, n.id, s.version, s.content),
+                )
+                for n, s in flight.streams.items()
+                if s.version
+            ],
+        )
         if flight.head != self.moved:
             self._move_head(self.moved, flight.head)
 
@@ -220,9 +229,8 @@ class Writer:
         """Judge and write one job in the open transaction, up to the last row of it."""
         self.check_open()
         done = self._flight
-        self._flight = flight = _Flight(done.head, time.time_ns() // 1000)
-        flight.names = done.names
-        verdict = self._append_alone(flight, job)
+        self._flight = _Flight(done.head, time.time_ns() // 1000, names=done.names)
+        verdict = self._append_alone(self._flight, job)
         if self._flight.changed:
             self._put(self._flight)
         return verdict
@@ -262,20 +270,16 @@ class Writer:
             self.db.execute("ROLLBACK")
 
     def _append(self, flight: _Flight, job: Job) -> Verdict:
-        writes, also = job.writes, job.also
         try:
-            streams = [self._stream(flight, write.stream) for write in writes]
-            refused: Conflict | EvsrcError | None
-            refused = self._conflict(flight, writes, streams)
-            if also and refused is None:
-                refused = self._refused(also)
+            refused: Conflict | EvsrcError | None = self._conflict(flight, job)
+            if refused is None and job.also:
+                refused = self._refused(job.also)
         except CorruptionError as error:  # of this job's stream: others are not in it
             return error
         if refused is not None:
             return self._repeated(flight, job) or refused
-        each = zip(writes, streams, strict=True)
-        placed = tuple([self._place(flight, write, stream) for write, stream in each])
-        for change in also:
+        placed = tuple([self._place(flight, write) for write in job.writes])
+        for change in job.also:
             self._change(flight, change)
         flight.changed = True
         return Appended(placed)
@@ -314,24 +318,22 @@ class Writer:
                 seen.add(id)
         return CorruptionError(f"a position or version is taken already: {error}")
 
-    def _conflict(
-        self, flight: _Flight, writes: Sequence[EncodedWrite], streams: list[_Stream]
-    ) -> Conflict | None:
-        ahead: dict[StreamName, int] = {}  # versions of streams after writes before
-        for write, stream in zip(writes, streams, strict=True):
-            expected, actual = write.expected, stream.version
-            if len(writes) > 1:
-                actual = ahead.get(write.stream, actual)
-                ahead[write.stream] = actual + len(write.ids)
-            if expected == actual:
-                continue
+    def _conflict(self, flight: _Flight, job: Job) -> Conflict | None:
+        ahead: dict[StreamName, int] = {}
+        for write in job.writes:
+            name = write.stream
+            actual = ahead.get(name)
+            if actual is None:
+                actual = self._stream(flight, name).version
+            expected = write.expected
             if not satisfies(expected, actual):
                 version = getattr(expected, "version", expected)
-                return Conflict(write.stream, version, actual)
+                return Conflict(name, version, actual)
             if isinstance(expected, AppendCondition):
                 against = self._against(flight, expected)
                 if against is not None:
-                    return Conflict(write.stream, expected, against)
+                    return Conflict(name, expected, against)
+            ahead[name] = actual + len(write.ids)
         return None
 
     def _against(self, flight: _Flight, condition: AppendCondition) -> int | None:
@@ -354,12 +356,12 @@ class Writer:
         flight.streams[name] = known
         return known
 
-    def _place(self, flight: _Flight, write: EncodedWrite, stream: _Stream) -> Placed:
+    def _place(self, flight: _Flight, write: EncodedWrite) -> Placed:
         name, metas, data = write.stream, write.metas, write.data
+        stream, count = self._stream(flight, name), len(data)
         if not stream.version:
-            stream = self._stream(flight, name)  # another may have taken its key since
             flight.taken.add(stream.key)
-        first, version, count = flight.head + 1, stream.version + 1, len(data)
+        first, version = flight.head + 1, stream.version + 1
         category = self._name(flight, name.category)
         opens = opening(name.category, name.id) if version == 1 else b""
         if count == 1:
