@@ -25,7 +25,7 @@ from .connections import Db, Server
 from .errors import is_too_large, translated
 from .queries import asked, scans
 from .records import Records
-from .schema import Names
+from .schema import Statements
 
 _log: Final = logging.getLogger("evsrc")
 _WINDOW: Final = 100_000
@@ -39,7 +39,7 @@ class Reader(Generic[E]):
     def __init__(
         self,
         server: Server,
-        names: Names,
+        statements: Statements,
         codec: Codec[E],
         *,
         concurrent: bool,
@@ -52,14 +52,13 @@ class Reader(Generic[E]):
         self.concurrent = concurrent
         self.watermark = START  # concurrent: known to be final
         self.names = Learned()
-        self.records = Records(server, names)
-        self._names = names
-        self._sql: dict[str, str] = {}
+        self.statements = statements
+        self.records = Records(server, statements)
 
     async def _fetch(
         self, name: str, *arguments: Any, server: Server | None = None
     ) -> list[Any]:
-        statement, server = self._statement(name), server or self.server
+        statement, server = self.statements[name], server or self.server
         timeout = server.timeout
 
         async def fetch(db: Db) -> list[Any]:
@@ -67,12 +66,6 @@ class Reader(Generic[E]):
             return rows
 
         return await server.run(fetch)
-
-    def _statement(self, name: str) -> str:
-        statement = self._sql.get(name)
-        if statement is None:
-            statement = self._sql[name] = self._names.sql(name)
-        return statement
 
     # Streams.
 
@@ -259,7 +252,9 @@ class Reader(Generic[E]):
                     raise
                 limit //= 2
             else:
-                return *_unpacked(rows[0]), limit
+                head, page = _unpacked(rows[0])
+                self.statements.reached(head)
+                return head, page, limit
 
     async def head(self) -> int:
         """Give the last position that a reader can have reached."""
@@ -269,6 +264,7 @@ class Reader(Generic[E]):
             raise CorruptionError("the row that holds the log's head is gone")
         head: int = found[0][0]
         self.watermark = max(self.watermark, head)
+        self.statements.reached(head)
         return head
 
     async def find(self, event_id: UUID) -> Recorded[E] | None:
@@ -336,7 +332,7 @@ class Reader(Generic[E]):
 
     async def _verify_log(self) -> list[str]:
         undecoded = Reader(
-            self.server, self._names, opaque_codec(), concurrent=self.concurrent
+            self.server, self.statements, opaque_codec(), concurrent=self.concurrent
         )
         undecoded.ahead = self.ahead
         after = START

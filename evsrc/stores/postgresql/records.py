@@ -39,27 +39,20 @@ from ..rows import (
     unpack_letter,
 )
 from .connections import Db, Server
-from .schema import Names
+from .schema import Statements
 
 T = TypeVar("T")
 Save: TypeAlias = Callable[[T], Awaitable[None]]
 
-_STATEMENTS: Final = (
-    *("checkpoint", "checkpoints", "delete_checkpoint"),
-    *("snapshot", "snapshots", "delete_snapshot"),
-    *("dead_letter", "dead_letters", "dead_letter_streams"),
-    *("put_dead_letter", "delete_dead_letter"),
-    *("lease", "leases", "add_lease", "put_lease"),
-)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Records:
     """The functions, over the connections of one server."""
 
-    def __init__(self, server: Server, names: Names) -> None:
+    def __init__(self, server: Server, statements: Statements) -> None:
         self.server = server
-        self.sql = {name: names.sql(name) for name in _STATEMENTS}
+        self.sql = statements
 
     def checkpoints(self, save: Save[SaveCheckpoint]) -> Checkpoints:
         """Make the record of functions; *save* is the store's, which shares commits."""

@@ -53,7 +53,7 @@ from .connections import (
 from .errors import LOSSY, place_of
 from .notices import Notices
 from .reader import Reader
-from .schema import Names, Ordering, check
+from .schema import Names, Ordering, Statements, check
 from .schema import migrate as migrate_schema
 from .transactions import on_connection, own_transaction
 from .writer import Writer, packed_change
@@ -151,6 +151,7 @@ class _Appending(Generic[E]):
         return verdicts
 
     def committed(self, head: int, page: Page[E] | None = None) -> None:
+        self.writer.statements.reached(head)
         self.notices.wakeup.advance(head, page)
         self.notices.committed(look=self.writer.concurrent)
 
@@ -243,13 +244,21 @@ async def postgresql_store(
         if replica is not None:
             copy = await _server(replica, (seconds[0], 0), options)
             opening.push_async_callback(copy.close)
-        reader = Reader(server, names, codec, concurrent=concurrent, replica=copy)
+        statements = Statements(names)
+        reader = Reader(server, statements, codec, concurrent=concurrent, replica=copy)
         reader.ahead = Ahead()
         opening.push_async_callback(reader.ahead.close)
         wakeup = Wakeup()
         wakeup.head = await reader.head()
         opened = opening.pop_all()
-    writer = Writer(server, names, concurrent=concurrent, lossy=accept_loss)
+    writer = Writer(
+        server,
+        statements,
+        concurrent=concurrent,
+        lossy=accept_loss,
+        # to prepare it each time would take longer than the function
+        plain=isinstance(source, str) and options[1].get("statement_cache_size") != 0,
+    )
     head = names.sql("head_concurrent" if concurrent else "head_serial")
     notices = Notices(server, names, wakeup, head)
     encoder = _Encoder(codec)
@@ -260,12 +269,12 @@ async def postgresql_store(
         await opened.aclose()
 
     def within(transaction: Any) -> EventStore[E]:
-        return _within(transaction, server, names, encoder, writer)
+        return _within(transaction, server, statements, encoder, writer)
 
     room = _room_for_transactions(source, max_connections)
 
     def inside(db: Db) -> EventStore[E]:
-        return _within(db, server, names, encoder, writer, ours=True)
+        return _within(db, server, statements, encoder, writer, ours=True)
 
     @asynccontextmanager
     async def transaction() -> AsyncGenerator[Transaction[E]]:
@@ -325,7 +334,7 @@ def _check(ordering: str, largest_commit: int, replica: Source | None) -> None:
 def _within(
     transaction: Any,
     outside: Server,
-    names: Names,
+    statements: Statements,
     encoder: _Encoder[E],
     outer: Writer,
     *,
@@ -335,8 +344,8 @@ def _within(
         lend_within(transaction), outside.where, timeout=outside.timeout, patience=0
     )
     concurrent, lossy = outer.concurrent, outer.lossy
-    writer = Writer(server, names, concurrent=concurrent, lossy=lossy, alone=ours)
-    reader = Reader(server, names, encoder.codec, concurrent=concurrent)
+    writer = Writer(server, statements, concurrent=concurrent, lossy=lossy, alone=ours)
+    reader = Reader(server, statements, encoder.codec, concurrent=concurrent)
 
     async def commit(job: Job) -> Appended | Conflict:
         async with server.lend() as db:
