@@ -7,10 +7,10 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 from uuid import uuid4
 from zlib import crc32
 
@@ -748,214 +748,6 @@ async def test_a_checkpoint_moves_by_itself(
         await save(SaveCheckpoint("x", 8, after=7))
 
 
-# The append of a process that is the only one to write.
-
-
-@asynccontextmanager
-async def noted_store(
-    url: str, *options: tuple[str, Any], **more: Any
-) -> AsyncIterator[tuple[Store, list[str], list[Any]]]:
-    """A store of its own pool, what kinds of appends it makes, and its connections."""
-    kinds: list[str] = []
-    connections: list[Any] = []
-
-    def note(done: Any) -> None:
-        query = done.query.replace('"', "")
-        for kind in ("append_one(", "append_each(", "append(", "INSERT INTO"):
-            if kind in query and "CREATE" not in query:
-                kinds.append(kind.rstrip("("))
-                return
-
-    async def init(connection: Any) -> None:
-        connections.append(connection)
-        connection.add_query_logger(note)
-
-    connect = dict(options) | {"init": init}
-    async with await postgresql_store(url, CODEC, connect=connect, **more) as store:
-        yield store, kinds, connections
-
-
-async def kinds_of_appends(kinds: list[str], count: int) -> list[str]:
-    """Wait for the loggers, which are told a moment later."""
-    await until(lambda: len(kinds) >= count)
-    found = kinds.copy()
-    kinds.clear()
-    return found
-
-
-async def on_all(connections: list[Any], statement: str) -> None:
-    """Execute it on each connection as soon as that has nothing else to do."""
-    for connection in connections:
-        while True:
-            try:
-                await connection.execute(statement)
-            except asyncpg.InterfaceError:
-                await asyncio.sleep(0)
-            else:
-                break
-
-
-async def test_a_sole_writer_appends_by_one_statement(
-    evsrc_postgres_database: str,
-) -> None:
-    """One event at its version; while others write, and for all else, by a function."""
-    url, a, b = evsrc_postgres_database, StreamName("a", "1"), StreamName("b", "1")
-    async with (
-        noted_store(url) as (store, kinds, _),
-        noted_store(url) as (other, theirs, _),
-    ):
-        for n, expected in enumerate([NO_STREAM, 1, 2]):
-            assert await store.append(write(n, stream=a, expected=expected))
-        plain = "INSERT INTO"
-        assert await kinds_of_appends(kinds, 3) == ["append_one", plain, plain]
-        await other.append(write(0, stream=b, expected=0))
-        await other.append(write(1, stream=b, expected=1))
-        assert await kinds_of_appends(theirs, 2) == ["append_one", "append_one"]
-        for n in (3, 4, 5):
-            await store.append(write(n, stream=a, expected=n))
-        assert await kinds_of_appends(kinds, 3) == [plain, "append_one", plain]
-        told = await store.append(write(9, stream=a, expected=1))
-        assert isinstance(told, Conflict)
-        assert told.actual == 6
-        assert await kinds_of_appends(kinds, 2) == [plain, "append"]
-        await store.append(write(6, stream=a, expected=6))
-        assert await kinds_of_appends(kinds, 1) == ["append_one"]
-        await store.append(write(7, stream=a))
-        await store.append(write(8, stream=a, expected=STREAM_EXISTS))
-        await store.append(write(9, stream=a, expected=AppendCondition(ALL, after=20)))
-        await store.append(Write(a, [NewEvent(Tagged(10, ("x",)), uuid4())], 10))
-        assert await kinds_of_appends(kinds, 4) == ["append_one"] * 4
-        assert await numbers(other, b) == [0, 1]
-        positions = [r.position for r in (await store.read_all()).events]
-        assert positions == list(range(1, 14))
-
-
-async def test_without_prepared_statements_the_function_is_sooner_called(
-    evsrc_postgres_database: str,
-) -> None:
-    """As behind PgBouncer, where each statement is prepared anew."""
-    option = "statement_cache_size", 0
-    async with noted_store(evsrc_postgres_database, option) as (store, kinds, _):
-        for n in range(3):
-            await store.append(write(n, expected=n))
-        assert await kinds_of_appends(kinds, 3) == ["append_one"] * 3
-
-
-async def test_a_sole_writer_that_is_joined(
-    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
-) -> None:
-    """It waits for a transaction that writes, and sees what that has written."""
-    second = timedelta(seconds=1)
-    async with noted_store(evsrc_postgres_database, timeout=second) as (store, *_):
-        within = cast("Any", store).within
-        for n in range(3):
-            await store.append(write(n, expected=n))
-        async with db.transaction():
-            await within(db).append(write(3))
-            with pytest.raises(StoreBusyError, match="lock timeout"):
-                await store.append(write(9, expected=3))
-        for n in range(4, 6):
-            await store.append(write(n, expected=n))
-        async with db.transaction():
-            await within(db).append(write(6))
-            late = asyncio.create_task(store.append(write(9, expected=6)))
-            while not await store_locks(evsrc_postgres_database, WAITING):
-                await asyncio.sleep(0)
-        told = await late
-        assert isinstance(told, Conflict)
-        assert told.actual == 7
-        assert await numbers(store) == list(range(7))
-
-
-async def test_a_sole_writer_whose_version_is_taken_at_the_last_moment(
-    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
-) -> None:
-    """Between its look at the stream and its lock: that is a conflict like any other.
-
-    What the other one writes has the position after ours and its proper checksums, as
-    a store with the same history has it.
-    """
-    url, history = evsrc_postgres_database, [write(n, expected=n) for n in range(4)]
-    async with await postgresql_store(url, CODEC, prefix="twin") as twin:
-        for each in history:
-            await twin.append(each)
-    async with noted_store(url) as (store, kinds, _):
-        for each in history[:3]:
-            await store.append(each)
-        async with db.transaction():
-            await db.execute("UPDATE evsrc_log SET head = head + 1")
-            late = asyncio.create_task(store.append(write(9, expected=3)))
-            while not await store_locks(url, WAITING):
-                await asyncio.sleep(0)
-            await db.execute(
-                "INSERT INTO evsrc_event SELECT * FROM twin_event WHERE position = 4"
-            )
-        told = await late
-        assert isinstance(told, Conflict)
-        assert told.actual == 4
-        plain = "INSERT INTO"
-        found = await kinds_of_appends(kinds, 5)
-        assert found == ["append_one", plain, plain, plain, "append"]
-        assert await store.append(write(4, expected=4))
-        assert await numbers(store) == list(range(5))
-        positions = [r.position for r in (await store.read_all()).events]
-        assert positions == [1, 2, 3, 4, 5]
-        assert await store.verify() == ()
-
-
-async def test_a_sole_writer_on_a_connection_that_may_lose_appends(
-    evsrc_postgres_database: str,
-) -> None:
-    """The statement refuses, as the functions do, unless the loss was accepted."""
-    url = evsrc_postgres_database
-    for accepted in (False, True):
-        stream = StreamName("thing", str(accepted))
-        async with noted_store(url, accept_loss=accepted) as (
-            store,
-            kinds,
-            connections,
-        ):
-            for n in range(3):
-                await store.append(write(n, stream=stream, expected=n))
-            await on_all(connections, "SET synchronous_commit = off")
-            if accepted:
-                await store.append(write(3, stream=stream, expected=3))
-            else:
-                with pytest.raises(StoreUnavailableError, match="synchronous_commit"):
-                    await store.append(write(3, stream=stream, expected=3))
-            assert (await kinds_of_appends(kinds, 4))[3] == "INSERT INTO"
-            assert await numbers(store, stream) == list(range(3 + accepted))
-
-
-async def test_a_sole_writer_of_a_log_whose_ordering_is_changed(
-    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
-) -> None:
-    """As it is by hand: a store that was opened before is refused."""
-    async with noted_store(evsrc_postgres_database) as (store, kinds, _):
-        for n in range(2):
-            await store.append(write(n, expected=n))
-        await db.execute("UPDATE evsrc_log SET ordering = 'concurrent'")
-        with pytest.raises(SchemaError, match="no serial ordering any more"):
-            await store.append(write(2, expected=2))
-        found = await kinds_of_appends(kinds, 4)
-        assert found == ["append_one", "INSERT INTO", "INSERT INTO", "append"]
-
-
-@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-async def test_a_sole_writer_with_another_isolation(
-    evsrc_postgres_database: str, isolation: str
-) -> None:
-    """One statement needs none in particular."""
-    async with noted_store(evsrc_postgres_database) as (store, kinds, connections):
-        for n in range(2):
-            await store.append(write(n, expected=n))
-        setting = f"SET default_transaction_isolation = '{isolation}'"
-        await on_all(connections, setting)
-        await store.append(write(2, expected=2))
-        assert (await kinds_of_appends(kinds, 3))[2] == "INSERT INTO"
-        assert await numbers(store) == [0, 1, 2]
-
-
 WAITING = """SELECT count(*) FROM pg_stat_activity
  WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 
@@ -1003,44 +795,60 @@ async def test_reads_go_by_an_index(
         assert not scans_whole_log(plan), name
 
 
-async def test_a_log_that_grows_is_still_read_by_an_index(
-    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+Learn: TypeAlias = "Callable[[Any, asyncpg.Connection[Any]], Awaitable[object]]"
+
+
+async def append_within(store: Any, db: asyncpg.Connection[Any]) -> None:
+    async with db.transaction():
+        await store.within(db).append(write(0, stream=StreamName("w", "1")))
+
+
+LEARN: dict[str, Learn] = {
+    "appends": lambda store, _: store.append(write(0, stream=StreamName("a", "1"))),
+    "appends within": append_within,
+    "reads the log": lambda store, _: store.read_all(after=2000),
+    "reads streams": lambda store, _: store.read_stream(StreamName("c", "2019")),
+}
+
+
+@pytest.mark.parametrize("ordering", ["serial", "concurrent"])
+@pytest.mark.parametrize("learn", LEARN)
+async def test_a_log_that_has_grown_is_read_by_an_index(
+    evsrc_postgres_database: str,
+    db: asyncpg.Connection[Any],
+    ordering: Ordering,
+    learn: str,
 ) -> None:
     """What was best for a young log, a look at all of it, does not stay for ever."""
-    url = evsrc_postgres_database
+    url, name = evsrc_postgres_database, "early"
+    early = {"server_settings": {"application_name": name}}
 
-    async def read_all(store: Store, streams: range, head: int) -> None:
+    def opened(n: int) -> Write[Any]:
+        return write(n, stream=StreamName("c", str(n)), expected=0)
+
+    async def read(store: Store, streams: range) -> None:
         for n in streams:
-            stream = StreamName("c", str(n))
-            assert len((await store.read_stream(stream)).events) == 1
-            assert await numbers(store, stream) == [n]
-            page = await store.read_all(after=head - 5)
-            assert len(page.events) == 5
-            assert await store.find(page.events[0].id)
+            assert await numbers(store, StreamName("c", str(n))) == [n]
+            page = await store.read_stream(StreamName("c", str(n)))
+            assert await store.find(page.events[0].id) == page.events[0]
 
-    async with await postgresql_store(url, CODEC) as store:
-        for n in range(20):
-            await store.append(write(n, stream=StreamName("c", str(n)), expected=0))
-        await db.execute("ANALYZE evsrc_event")
-        await read_all(store, range(20), 20)
-        for first in range(20, 2020, 100):
-            await store.append(
-                *(
-                    write(n, stream=StreamName("c", str(n)), expected=0)
-                    for n in range(first, first + 100)
-                )
-            )
-        await read_all(store, range(1000, 1100), 2020)
-        for n in range(20):  # the short append as well
-            await store.append(write(n, stream=StreamName("d", str(n)), expected=0))
-    counted = (
-        "SELECT idx_scan, seq_tup_read FROM pg_stat_user_tables WHERE relname = $1"
-    )
-    by_index = 0
-    while by_index < 400:  # a connection that ends tells what it has done
-        by_index, rows = await db.fetchrow(counted, "evsrc_event") or (0, 0)
-        await db.execute("SELECT pg_stat_clear_snapshot()")
-    assert rows < 20 * 20 * 10, "only while there were 20 events"
+    async with await postgresql_store(
+        url, CODEC, ordering=ordering, connect=early
+    ) as store:
+        async with await postgresql_store(url, CODEC, ordering=ordering) as other:
+            await other.append(*map(opened, range(20)))
+            await store.append(write(0, stream=StreamName("a", "1")))
+            await db.execute("ANALYZE evsrc_event")
+            await read(store, range(20))
+            await other.append(*map(opened, range(20, 2020)))
+        await LEARN[learn](store, db)
+        await read(store, range(1000, 1100))
+    gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = $1"
+    while not await db.fetchval(gone, name):  # it has told what it has done by then
+        await asyncio.sleep(0)
+    read_rows = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = $1"
+    rows = await db.fetchval(read_rows, "evsrc_event")
+    assert 0 < rows < 21 * 20 * 4 + 4 * 2021, "only while there were 20 events"
 
 
 def scans_whole_log(plan: Any) -> bool:

@@ -379,38 +379,6 @@ async def test_a4_a_checkpoint_that_moves_while_its_connection_is_cut(
         assert proxy.cuts == 24
 
 
-@sizes(24, 400)
-async def test_a4_a_sole_writer_whose_connection_is_cut(
-    evsrc_postgres_database: str, count: int
-) -> None:
-    """One statement that had happened is known by its event, and is a success."""
-    whens: tuple[When, ...] = ("half-way", "sent", "answered", "heard")
-    cuts: list[Cut] = []
-    version, repeated, stream = 0, 0, StreamName("sole", "1")
-
-    async def append() -> None:
-        nonlocal version, repeated
-        write = Write(stream, facts(version), version)
-        outcome = await store.append(write)
-        assert isinstance(outcome, Appended)
-        version += 1
-        repeated += outcome.repeated
-        assert (outcome.version, outcome.position) == (version, version)
-
-    async with through_proxy(evsrc_postgres_database, "serial") as (store, proxy):
-        proxy.choose = lambda: cuts.pop() if cuts else None
-        for n in range(count):
-            await append()
-            await append()  # now it knows that it is alone
-            cuts.append(Cut("reset" if n % 2 else "close", whens[n // 2 % 4]))
-            await append()
-        assert proxy.cuts == count
-        assert repeated >= count // 4
-        page = await store.read_all(limit=3 * count)
-        assert [r.event.n for r in page.events] == list(range(3 * count))
-        assert await store.verify() == ()
-
-
 @orderings
 async def test_a4_a_group_whose_repetition_is_cut_is_unknown_too(
     evsrc_postgres_database: str, ordering: Ordering

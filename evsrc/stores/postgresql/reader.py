@@ -252,9 +252,7 @@ class Reader(Generic[E]):
                     raise
                 limit //= 2
             else:
-                head, page = _unpacked(rows[0])
-                self.statements.reached(head)
-                return head, page, limit
+                return *_unpacked(rows[0]), limit
 
     async def head(self) -> int:
         """Give the last position that a reader can have reached."""
@@ -264,7 +262,6 @@ class Reader(Generic[E]):
             raise CorruptionError("the row that holds the log's head is gone")
         head: int = found[0][0]
         self.watermark = max(self.watermark, head)
-        self.statements.reached(head)
         return head
 
     async def find(self, event_id: UUID) -> Recorded[E] | None:
@@ -297,6 +294,7 @@ class Reader(Generic[E]):
         else:
             envelopes = map(Envelope, ids, streams, versions, metas)
             events = list(map(restore, types, data, envelopes))
+        self.statements.reached(positions[-1])
         values = (events, types, streams, versions, positions, ids, metas, times)
         return tuple(map(Recorded, *values))
 

@@ -69,28 +69,25 @@ class Statements:
     """The statements in `sql/`, as they are prepared for a log of a certain length.
 
     A connection keeps the plan of a prepared statement, and what is best for a young
-    log is to look at all of it. So each time that the log is eight times as long,
+    log is to look at all of it. So each time that the log is four times as long,
     statements get another text, and with it a plan. (Functions have settings for that.)
     """
 
     def __init__(self, names: Names) -> None:
-        self._names = names
+        self._texts = {path.stem: names.sql(path.stem) for path in _SQL.glob("*.sql")}
         self._length = 0
-        self._texts: dict[str, str] = {}
+        self._now = self._texts
 
     def reached(self, position: int) -> None:
         """Take note of a position that the log has."""
-        length = position.bit_length() // 3
+        length = position.bit_length() // 2
         if length > self._length:
             self._length = length
-            self._texts.clear()
+            comment = f"-- for a log of 4^{length} events\n"
+            self._now = {name: sql + comment for name, sql in self._texts.items()}
 
     def __getitem__(self, name: str) -> str:
-        text = self._texts.get(name)
-        if text is None:
-            text = f"{self._names.sql(name)}-- for a log of 8^{self._length} events\n"
-            self._texts[name] = text
-        return text
+        return self._now[name]
 
 
 def migrations() -> dict[int, str]:

@@ -251,14 +251,7 @@ async def postgresql_store(
         wakeup = Wakeup()
         wakeup.head = await reader.head()
         opened = opening.pop_all()
-    writer = Writer(
-        server,
-        statements,
-        concurrent=concurrent,
-        lossy=accept_loss,
-        # to prepare it each time would take longer than the function
-        plain=isinstance(source, str) and options[1].get("statement_cache_size") != 0,
-    )
+    writer = Writer(server, statements, concurrent=concurrent, lossy=accept_loss)
     head = names.sql("head_concurrent" if concurrent else "head_serial")
     notices = Notices(server, names, wakeup, head)
     encoder = _Encoder(codec)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID, uuid4
 from zlib import crc32
 
@@ -52,7 +52,6 @@ from .queries import asked, packed_conditions, tag_keys
 from .schema import Statements
 
 T = TypeVar("T")
-_ShortCall: TypeAlias = Callable[[Db], Awaitable["list[Verdict] | None"]]
 
 _EXPECTED: Final = {Expect.ANY: -1, Expect.NO_STREAM: 0, Expect.STREAM_EXISTS: -2}
 # the others tell by the change that they are about what was refused
@@ -69,15 +68,7 @@ class _Sent:
 
 
 class Writer:
-    """Calls the store's append function.
-
-    Args:
-        statements: the SQL.
-        concurrent: the ordering is.
-        lossy: also where acknowledged appends may be lost.
-        alone: each call is a transaction.
-        plain: connections keep the plans of statements.
-    """
+    """Calls the store's append function; *alone*: each call is a transaction."""
 
     def __init__(
         self,
@@ -87,18 +78,15 @@ class Writer:
         concurrent: bool,
         lossy: bool,
         alone: bool = True,
-        plain: bool = False,
     ) -> None:
         self.server = server
         # milliseconds; the server gives up first, so that the outcome is known. A
         # transaction of the caller has his own limit.
         self.wait = int(server.timeout * 800) if alone else 0
         self.statements = statements
-        self.plain = plain
         self.concurrent = concurrent
         self.lossy = lossy
         self.head = 0  # the highest position that a call has reported
-        self.sole = False  # nobody else wrote between the last two appends
         self.at: int | None = None  # when the one call of a commit recorded events
         self.limit = Limit(server.timeout)
 
@@ -111,8 +99,11 @@ class Writer:
         """
         first, self.at = _Sent(), None
         try:
-            if short := self.short_call(jobs):
-                done = await self._sent(first, short)
+            if (move := self.move_call(jobs)) and await self._sent(first, move):
+                return [Appended(())]
+            if writes := self.lone_events(jobs):
+                short = self.one_call if len(writes) == 1 else self.each_call
+                done = await self._sent(first, short(writes))
                 if done is not None:
                     return done
             if not _share_ids(jobs):  # such a job has to see the events of the other
@@ -177,25 +168,10 @@ class Writer:
                     raise AppendOutcomeUnknownError(self.server.where) from error
                 self.server.fail(error)
 
-    def short_call(self, jobs: Sequence[Job]) -> _ShortCall | None:
-        """Make a call that may do instead of the whole append, if there is one.
-
-        It gives None, and has written nothing, if there is more to be said.
-        """
-        if move := self.move_call(jobs):
-            return move
-        writes = self.lone_events(jobs)
-        if len(writes) > 1:
-            return self.each_call(writes)
-        if not writes:
-            return None
-        plain = self.plain and self.sole and _is_plain(writes[0])
-        return self.plain_call(writes[0]) if plain else self.one_call(writes[0])
-
-    def move_call(self, jobs: Sequence[Job]) -> _ShortCall | None:
+    def move_call(self, jobs: Sequence[Job]) -> Callable[[Db], Awaitable[Any]] | None:
         """Make the call that moves a checkpoint, if that is all there is to do.
 
-        What subscriptions commit most.
+        It gives nothing if it has to be looked at. What subscriptions commit most.
         """
         if len(jobs) != 1 or jobs[0].writes or len(jobs[0].also) != 1:
             return None
@@ -206,13 +182,12 @@ class Writer:
         found = move.name, move.after, number_crc(move.name, move.after)
         moved = move.position, packed["row"]["crc"], packed["writer"]
 
-        async def call(db: Db) -> list[Verdict] | None:
+        async def call(db: Db) -> Any:
             with self.limit:
-                done = await db.fetchval(
+                return await db.fetchval(
                     self.statements["move_checkpoint"],
                     *(self.lossy, self.wait, *found, *moved),
                 )
-            return [Appended(())] if done else None
 
         return call
 
@@ -232,32 +207,11 @@ class Writer:
         apart = len({write.stream for write in writes}) == len(jobs)
         return writes if apart else ()
 
-    def plain_call(self, write: EncodedWrite) -> _ShortCall:
-        """Make the call for one event, without tags or condition."""
-        values = _values(write)
-
-        async def call(db: Db) -> list[Verdict] | None:
-            with self.limit:
-                place = await db.fetchrow(
-                    self.statements["append_plain"], self.lossy, *values
-                )
-            if place is None:
-                self.sole = False
-                return None
-            position, self.at = place
-            return self._placed(write, values[2] + 1, position)
-
-        return call
-
-    def _placed(
-        self, write: EncodedWrite, version: int, position: int
-    ) -> list[Verdict]:
-        self.sole = position == self.head + 1
-        self.head = max(self.head, position)
-        return [Appended((Placed(write.stream, version, position, position),))]
-
-    def one_call(self, write: EncodedWrite) -> _ShortCall:
-        """Make the call for one event."""
+    def one_call(
+        self, writes: Sequence[EncodedWrite]
+    ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
+        """Make the call for one event; it gives None if it has to be looked at."""
+        (write,) = writes
         expected, tags = write.expected, write.tags
         condition: tuple[Any, ...] = None, None, None, None
         if isinstance(expected, AppendCondition):
@@ -271,12 +225,15 @@ class Writer:
             if place is None:
                 return None
             version, position, self.at = place
-            return self._placed(write, version, position)
+            self.head = max(self.head, position)
+            return [Appended((Placed(write.stream, version, position, position),))]
 
         return call
 
-    def each_call(self, writes: Sequence[EncodedWrite]) -> _ShortCall:
-        """Make the call for many events."""
+    def each_call(
+        self, writes: Sequence[EncodedWrite]
+    ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
+        """Make the call for many events; None: they have to be looked at."""
         columns = zip(*map(_values, writes), strict=True)
         arguments = self.lossy, self.wait, *columns
 
@@ -317,7 +274,11 @@ class Writer:
             timeout=self.server.timeout,
         )
         self.head, self.at = max(self.head, row["head"] or 0), row["at"]
-        return _verdicts(jobs, row)
+        verdicts = _verdicts(jobs, row)
+        for verdict in verdicts:
+            if isinstance(verdict, Appended) and verdict.placed:
+                self.statements.reached(verdict.position)
+        return verdicts
 
     async def call_in_turn(self, db: Db, job: Job) -> Verdict:
         """Call it for one job in an open transaction that may lose races.
@@ -422,13 +383,6 @@ def _number(expected: Expected) -> int:
 def _needs_index(write: EncodedWrite) -> bool:
     """Tell whether a write has to do with the index of tags."""
     return write.tags is not None or isinstance(write.expected, AppendCondition)
-
-
-def _is_plain(write: EncodedWrite) -> bool:
-    """Tell whether a write has neither tags nor a condition, at one certain version."""
-    return write.tags is None and (
-        isinstance(write.expected, int) or write.expected is Expect.NO_STREAM
-    )
 
 
 def _tag_columns(writes: Sequence[tuple[int, EncodedWrite]]) -> tuple[Any, ...]:
