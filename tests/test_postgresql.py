@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeAlias, cast
 from uuid import uuid4
@@ -26,6 +26,7 @@ from evsrc import (
     STREAM_EXISTS,
     AppendCondition,
     Appended,
+    AppendOutcomeUnknownError,
     CheckpointError,
     Conflict,
     Delivery,
@@ -746,6 +747,34 @@ async def test_a_checkpoint_moves_by_itself(
         with pytest.raises(CheckpointError):
             await save(SaveCheckpoint("x", 8, after=5))
         await save(SaveCheckpoint("x", 8, after=7))
+
+
+@pytest.mark.parametrize("source", ["dsn", "pool", "sessions"])
+async def test_what_was_given_up_is_called_off(
+    evsrc_postgres_database: str,
+    db: asyncpg.Connection[Any],
+    engine: AsyncEngine,
+    source: str,
+) -> None:
+    """A lock on a whole table: nothing goes on waiting, and nothing is written later."""
+    url, short = evsrc_postgres_database, timedelta(seconds=0.3)
+    async with AsyncExitStack() as opened:
+        pool = await opened.enter_async_context(asyncpg.create_pool(url, min_size=1))
+        sources = {"dsn": url, "pool": pool, "sessions": async_sessionmaker(engine)}
+        store = await opened.enter_async_context(
+            await postgresql_store(
+                sources[source], CODEC, timeout=short, patience=short
+            )
+        )
+        await store.checkpoints.save(SaveCheckpoint("x", 1, after=0))
+        async with db.transaction():
+            await db.execute("LOCK TABLE evsrc_checkpoint IN SHARE MODE")
+            with pytest.raises(AppendOutcomeUnknownError):
+                await store.checkpoints.save(SaveCheckpoint("x", 5, after=1))
+            while await store_locks(url, WAITING):
+                await asyncio.sleep(0)
+        assert await store.checkpoints.load("x") == Checkpoint("x", 1)
+        await store.checkpoints.save(SaveCheckpoint("x", 6, after=1))
 
 
 WAITING = """SELECT count(*) FROM pg_stat_activity

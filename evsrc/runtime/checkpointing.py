@@ -25,7 +25,8 @@ class Saver(Generic[E]):
         self.also = delivery.also
         self._kept = delivery.checkpoints or store.checkpoints
         self._known: int | None = None  # None: not known to be anywhere
-        self._attempted: int | None = None  # a commit whose outcome is not known
+        self._attempted: int | None = None  # a commit that did not succeed yet
+        self._doubtful = set[int]()  # others that did not, and may have, or still may
         self._saved_at = 0.0
         self._done = 0  # how much was done when it was saved
         self._lock = asyncio.Lock()
@@ -84,60 +85,82 @@ class Saver(Generic[E]):
                 await self._store.append(also=also)
                 return  # it follows when it is due; to repeat the letters is harmless
             await self.resolve()
-            position = self._run.position if reached is None else reached
-            change = self._change(position)
-            done = self._run.done
-            self._attempted = position
-            try:
-                await self._write(change, (*also, *self.also()))
-            except (CheckpointError, LeaseLostError):
-                self.lost = True
-                raise
+            while True:
+                position = self._run.position if reached is None else reached
+                done = self._run.done
+                try:
+                    await self._write(position, (*also, *self.also()))
+                    break
+                except CheckpointError as error:
+                    self.found(error)
+                except LeaseLostError:
+                    self.lost = True
+                    raise
             self.committed(position, done)
 
-    async def _write(self, change: SaveCheckpoint, also: Sequence[Also]) -> None:
+    async def _write(self, position: int, also: Sequence[Also]) -> None:
+        change = self._change(position)
         if also:
             await self._store.append(also=(change, *also))
         else:
             await self._kept.save(change)
 
     def _change(self, position: int) -> SaveCheckpoint:
+        self._doubt()
+        self._attempted = position
         return SaveCheckpoint(self._run.name, position, after=self._known)
 
     def changes(self, position: int) -> tuple[Also, ...]:
         """Give what a transaction writes that passes *position*."""
-        self._attempted = position
         return (self._change(position), *self.also())
 
     def committed(self, position: int, done: int) -> None:
         """Note that it is there, and how much had been *done* then."""
-        self._known, self._attempted, self.failing = position, None, False
+        self._known, self.failing = position, False
+        self.undone()
         self._saved_at = asyncio.get_running_loop().time()
         self._done = done
 
+    def undone(self) -> None:
+        """Note that no commit of ours can still move it."""
+        self._attempted = None
+        self._doubtful.clear()
+
+    def _doubt(self) -> None:
+        if self._attempted is not None:
+            self._doubtful.add(self._attempted)
+            self._attempted = None
+
     async def resolve(self) -> None:
-        """Find out what became of a commit whose answer never came.
+        """Find out what became of commits whose answers never came.
 
         Raises:
             CheckpointError: another worker has moved it meanwhile.
         """
-        attempted, self._attempted = self._attempted, None
-        if attempted is None:
-            return
-        if not self.own:
+        self._doubt()
+        if self._doubtful and not self.own:
             self._known = None
+        if not self._doubtful or self._known is None:
+            self.undone()
             return
-        if self._known is None:
-            return
-        try:
-            saved = await self._store.checkpoints.load(self._run.name)
-        except BaseException:
-            self._attempted = attempted
-            raise
+        saved = await self._store.checkpoints.load(self._run.name)
         actual = START if saved is None else saved.position
-        if actual not in (self._known, attempted):
+        if actual != self._known:
+            self.found(CheckpointError(self._run.name, self._known, actual))
+
+    def found(self, error: CheckpointError) -> None:
+        """Go on from where the checkpoint is, if a commit of ours has moved it.
+
+        A database may end one long after its answer was given up, until another one
+        has succeeded.
+
+        Raises:
+            CheckpointError: *error*; another worker has moved it.
+        """
+        if error.name != self._run.name or error.actual not in self._doubtful:
             self.lost = True
-            raise CheckpointError(self._run.name, self._known, actual)
-        self._known = actual
-        if actual == attempted:  # it was committed, with what it passes: never go back
-            self._run.position = max(self._run.position, actual)
+            raise error
+        self._known = error.actual
+        self.undone()
+        # it was committed, with what it passes: never go back
+        self._run.position = max(self._run.position, error.actual)

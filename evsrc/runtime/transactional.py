@@ -57,7 +57,11 @@ class InTransactions(InBatches[E]):
             error: Exception | None = None
             try:
                 error = await self._once(batch, saver.changes(reached))
-            except (CheckpointError, LeaseLostError):
+            except CheckpointError as moved:
+                saver.found(moved)
+                if saver.position != reached:
+                    continue
+            except LeaseLostError:
                 saver.lost = True
                 raise
             except PASSING as passing:
@@ -70,6 +74,7 @@ class InTransactions(InBatches[E]):
                 saver.committed(reached, run.done + len(batch))
                 return None
             if error is not None:
+                saver.undone()
                 return error
 
     async def _once(

@@ -18,6 +18,7 @@ from evsrc import (
     AppendOutcomeUnknownError,
     Batched,
     Breaker,
+    CheckpointError,
     CorruptionError,
     Delivery,
     Metadata,
@@ -40,7 +41,7 @@ from evsrc import (
 )
 from evsrc.ports import Checkpoint, EventStore, SaveCheckpoint, Transaction
 from evsrc.runtime.delivery import State
-from evsrc.testing import Fact
+from evsrc.testing import Fact, intercepted
 from tests.conftest import OpenStore
 from tests.guarantees.test_poison import PARK, Handler, until
 from tests.guarantees.test_subscriptions import QUICK, SOON, fill
@@ -188,26 +189,86 @@ async def test_a_checkpoint_that_cannot_be_saved_is_unhealthy(store: Store) -> N
     assert await store.checkpoints.load("w") == Checkpoint("w", 40)
 
 
-@pytest.mark.parametrize("committed", [True, False], ids=["committed", "lost"])
+async def test_a_checkpoint_moves_after_its_answer_was_given_up(store: Store) -> None:
+    """A database that was stuck ends a save later: that was no other worker."""
+    await fill(store, 10)
+    saves: list[Any] = []
+
+    async def stuck(_: str, call: Any) -> Any:
+        saves.append(call)
+        if len(saves) == 2:
+            raise AppendOutcomeUnknownError("it")
+        if len(saves) == 3:  # it has been looked up, and was not there
+            await saves[1]()
+        return await call()
+
+    slow = intercepted(store, stuck, ports=["checkpoints.save"])
+    handler = Handler()
+    async with subscribe(slow, "w", handler.one) as subscription:
+        await subscription.caught_up(SOON)
+        await until(lambda: len(saves) == 1)
+        await fill(store, 1, "more")
+        await until(lambda: len(saves) >= 2)
+        await fill(store, 1, "more")
+        await until(lambda: subscription.status().checkpoint == 12)
+        assert subscription.healthy
+    assert len(saves) >= 4
+    assert await store.checkpoints.load("w") == Checkpoint("w", 12)
+    assert len(handler.handled) == 12
+
+
+async def test_a_checkpoint_that_another_worker_moves_meanwhile(store: Store) -> None:
+    """It is known from a late save of ours: none of ours went where it is."""
+    await fill(store, 10)
+    saves = 0
+
+    async def stuck(_: str, call: Any) -> Any:
+        nonlocal saves
+        saves += 1
+        if saves == 2:
+            raise AppendOutcomeUnknownError("it")
+        if saves == 3:
+            await store.checkpoints.save(SaveCheckpoint("w", 9, after=10))
+        return await call()
+
+    slow = intercepted(store, stuck, ports=["checkpoints.save"])
+    subscription = subscribe(slow, "w", Handler().one)
+    subscription.start()
+    await subscription.caught_up(SOON)
+    for n in (1, 2):
+        await until(lambda n=n: saves >= n)
+        await fill(store, 1, "more")
+    await until(lambda: subscription.state is State.FAILED)
+    assert isinstance(subscription.error, CheckpointError)
+    assert await store.checkpoints.load("w") == Checkpoint("w", 9)
+
+
+@pytest.mark.parametrize("outcome", ["committed", "lost", "late"])
 async def test_s2_a_commit_without_an_answer_is_looked_up(
-    store: Store, committed: bool
+    store: Store, outcome: str
 ) -> None:
-    """Whether it is there or not, the read model has every event exactly once."""
+    """Whether it is there, is not, or comes later: all events, exactly once each."""
     await fill(store, 30)
-    left = 2
+    left, last = 2, list[Any]()
 
     @asynccontextmanager
     async def transaction() -> AsyncIterator[Any]:
         nonlocal left
         left -= 1
+        if left == -1 and outcome == "late":  # after it was looked up
+            async with store.transaction() as tx:
+                await apply(tx, last)
+                moved = SaveCheckpoint("x", last[-1].position, after=10)
+                await tx.append(also=[moved])
         async with store.transaction() as tx:
             yield tx
-            if left == 0 and not committed:
+            if left == 0 and outcome != "committed":
                 raise AppendOutcomeUnknownError("it")
         if left == 0:
             raise AppendOutcomeUnknownError("it")
 
     async def apply(tx: Transaction[Any], batch: Sequence[Any]) -> None:
+        last[:] = batch
         new = [NewEvent(Fact(r.event.n), new_id()) for r in batch]
         await tx.append(Write(MODEL, new, ANY))
 
@@ -219,6 +280,74 @@ async def test_s2_a_commit_without_an_answer_is_looked_up(
     model = await store.read_stream(MODEL)
     assert [r.event.n for r in model.events] == list(range(30))
     assert left < 0, "it went on"
+
+
+async def test_s2_a_late_checkpoint_of_what_was_passed_over(store: Store) -> None:
+    """It is none of the batch that follows, which is handled all the same, and once."""
+    await fill(store, 10)
+    late: list[Any] = []
+    begun = 0
+
+    async def stuck(_: str, call: Any) -> Any:
+        if begun < 2:
+            late.append(call)
+            raise AppendOutcomeUnknownError("it")
+        return await call()
+
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Any]:
+        nonlocal begun
+        begun += 1
+        if begun == 2:
+            await late[0]()
+        async with store.transaction() as tx:
+            yield tx
+
+    async def apply(tx: Transaction[Any], batch: Sequence[Any]) -> None:
+        new = [NewEvent(Fact(r.event.n), new_id()) for r in batch]
+        await tx.append(Write(MODEL, new, ANY))
+
+    slow = intercepted(store, stuck, ports=["checkpoints.save"])
+    slow = replace(slow, transaction=transaction)
+    delivery: Delivery[Any] = Delivery(query=Query.of(categories=["s"]), page=10)
+    async with subscribe(slow, "x", Transactional(apply), delivery) as subscription:
+        await subscription.caught_up(SOON)
+        other = StreamName("other", "1")
+        await store.append(Write(other, [NewEvent(Fact(0), new_id())], ANY))
+        await until(lambda: bool(late))
+        await fill(store, 10)
+        await subscription.wait_for(await store.head(), SOON)
+    model = await store.read_stream(MODEL)
+    assert [r.event.n for r in model.events] == [*range(10), *range(10)]
+    assert begun == 3
+
+
+async def test_s2_a_batch_that_failed_cannot_have_moved_the_checkpoint(
+    store: Store,
+) -> None:
+    """Where it would have gone, another worker is seen when a part of it is tried."""
+    await fill(store, 10)
+    applied: list[int] = []
+
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Any]:
+        if applied:
+            await store.checkpoints.save(SaveCheckpoint("x", 10))
+        async with store.transaction() as tx:
+            yield tx
+
+    async def apply(_: Transaction[Any], batch: Sequence[Any]) -> None:
+        applied.append(len(batch))
+        if len(batch) == 10:
+            raise ValueError("one of them")
+
+    joined = replace(store, transaction=transaction)
+    delivery: Delivery[Any] = Delivery(page=10)
+    subscription = subscribe(joined, "x", Transactional(apply), delivery)
+    subscription.start()
+    await until(lambda: subscription.state is State.FAILED)
+    assert isinstance(subscription.error, CheckpointError)
+    assert applied == [10, 5]
 
 
 @pytest.mark.parametrize("evsrc_back_end", ["sqlite", "postgresql"])

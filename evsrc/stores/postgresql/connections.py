@@ -32,6 +32,7 @@ _FILES: Final = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _LAST_MOMENT: Final = 2.0
+_CALLING_OFF: Final = 1.0
 
 
 class Server:
@@ -251,14 +252,19 @@ def lend_from_pool(
                 f"all {pool.get_max_size()} connections of the pool stayed in use for "
                 f"{timeout:g} s"
             ) from None
+        moment = None
         try:
             yield db
+        except TimeoutError:
+            moment = _CALLING_OFF  # the server would go on waiting, and write later
+            raise
         except BaseException as error:
             if connection_is_lost(error):
                 cut(db)
             raise
         finally:
-            await pool.release(db)
+            with suppress(TimeoutError):  # then it was cut
+                await pool.release(db, timeout=moment)
 
     return lend
 
