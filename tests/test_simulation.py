@@ -177,13 +177,13 @@ CALM = Chaos(crashes=0, failing=0, losing=0, doubling=0, deafness=0)
         (CALM, set()),
         (Chaos(crashes=3, failing=0, losing=0, doubling=0, deafness=0), {"crashes"}),
         (Chaos(crashes=0, failing=0.2, losing=0, doubling=0), {"Fail"}),
-        (Chaos(crashes=0, failing=0, losing=0.2, doubling=0), {"LoseReply"}),
+        (Chaos(crashes=0, failing=0, losing=0.2, doubling=0), {"LoseReply", "late"}),
         (Chaos(crashes=0, failing=0, losing=0, doubling=0.2), {"Duplicate"}),
     ],
 )
 def test_chaos_is_what_was_asked_for(chaos: Chaos, seen: set[str]) -> None:
     """Each kind of fault comes if it has a share, and only then."""
-    words = ("crashes", "Fail", "LoseReply", "Duplicate")
+    words = ("crashes", "Fail", "LoseReply", "late", "Duplicate")
     lines = [
         line
         for seed in range(20)

@@ -35,6 +35,8 @@ from .worker import Crash, Work, Worker, owner, seen, start
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _READS: Final = {"load_events", "read_stream", "read_all", "find", "head"}
+_LATE: Final = 0.3  # the share of lost replies to requests that take effect later
+_LATEST: Final = 5.0  # seconds
 _WRITES: Final = {"append", "checkpoints.save", "snapshots.save", "dead_letters.save"}
 
 
@@ -50,7 +52,7 @@ class Chaos(Struct, frozen=True):
         latency: how long a request or a reply takes, at most; mostly it is less.
         failing: the share of calls that raise StoreBusyError, and do nothing.
         losing: the share of calls whose reply is lost: AppendOutcomeUnknownError from
-            what writes, StoreBusyError from what reads.
+            what writes, which may take effect later, StoreBusyError from what reads.
         doubling: the share of appends and reads that arrive twice.
         deafness: the share of waits for `changed` that no wake-up reaches.
         patience: how long workers may take for everything, by the simulated clock.
@@ -233,9 +235,23 @@ class World:
         if effect is not None:
             self.history.faults += 1
             self.note(who, f"{port} meets {type(effect).__name__}")
+        if isinstance(effect, LoseReply) and self._is_late(port):
+            late = start(self._end_late(who, port, call), None)
+            self._requests.add(late)
+            late.add_done_callback(self._requests.discard)
+            late.add_done_callback(seen)
+            raise effect.error
         result = await befall(effect, lambda: self._apply(who, port, call))
         await self.pause()
         return result
+
+    def _is_late(self, port: str) -> bool:
+        return port in _WRITES and self.chance.random() < _LATE
+
+    async def _end_late(self, who: str, port: str, call: Call) -> None:
+        await asyncio.sleep(self.chance.random() * _LATEST)
+        self.note(who, f"{port} takes effect late")
+        await self._apply(who, port, call)
 
     def _effect(self, port: str, call: Call) -> Effect | None:
         if self._calm:
