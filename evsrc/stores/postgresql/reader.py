@@ -77,8 +77,9 @@ class Reader(Generic[E]):
         found = await self._fetch("payloads", stream.category, stream.id, after)
         if not found:
             return Loaded((), 0)
-        (head, *_), rows = _split(found)
+        (head, _, position), rows = _split(found)
         _check_complete(stream, len(rows), max(head - after, 0))
+        self.statements.reached(int.from_bytes(position or b""))
         if not rows:
             return Loaded((), head)
         stored, types, data = zip(*rows, strict=True)

@@ -151,7 +151,6 @@ class _Appending(Generic[E]):
         return verdicts
 
     def committed(self, head: int, page: Page[E] | None = None) -> None:
-        self.writer.statements.reached(head)
         self.notices.wakeup.advance(head, page)
         self.notices.committed(look=self.writer.concurrent)
 

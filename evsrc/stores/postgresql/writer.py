@@ -274,11 +274,7 @@ class Writer:
             timeout=self.server.timeout,
         )
         self.head, self.at = max(self.head, row["head"] or 0), row["at"]
-        verdicts = _verdicts(jobs, row)
-        for verdict in verdicts:
-            if isinstance(verdict, Appended) and verdict.placed:
-                self.statements.reached(verdict.position)
-        return verdicts
+        return _verdicts(jobs, row)
 
     async def call_in_turn(self, db: Db, job: Job) -> Verdict:
         """Call it for one job in an open transaction that may lose races.
