@@ -37,6 +37,7 @@ _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _READS: Final = {"load_events", "read_stream", "read_all", "find", "head"}
 _LATE: Final = 0.3  # the share of lost replies to requests that take effect later
 _LATEST: Final = 5.0  # seconds
+_LEASES: Final = {"leases.acquire", "leases.renew", "leases.release"}
 _WRITES: Final = {"append", "checkpoints.save", "snapshots.save", "dead_letters.save"}
 
 
@@ -52,7 +53,8 @@ class Chaos(Struct, frozen=True):
         latency: how long a request or a reply takes, at most; mostly it is less.
         failing: the share of calls that raise StoreBusyError, and do nothing.
         losing: the share of calls whose reply is lost: AppendOutcomeUnknownError from
-            what writes, which may take effect later, StoreBusyError from what reads.
+            what writes, StoreBusyError from the others. Of what is not just read, it
+            may take effect later.
         doubling: the share of appends and reads that arrive twice.
         deafness: the share of waits for `changed` that no wake-up reaches.
         patience: how long workers may take for everything, by the simulated clock.
@@ -246,7 +248,7 @@ class World:
         return result
 
     def _is_late(self, port: str) -> bool:
-        return port in _WRITES and self.chance.random() < _LATE
+        return port in _WRITES | _LEASES and self.chance.random() < _LATE
 
     async def _end_late(self, who: str, port: str, call: Call) -> None:
         await asyncio.sleep(self.chance.random() * _LATEST)
