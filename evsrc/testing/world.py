@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -224,8 +224,11 @@ class World:
 
     def request(self, who: str, port: str, call: Call) -> asyncio.Task[Any]:
         """Send a request; it takes effect whatever becomes of its sender."""
+        return self._send(self._serve(who, port, call))
+
+    def _send(self, serving: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         # not the worker's task: a crash does not call it back
-        sending = start(self._serve(who, port, call), None)
+        sending = start(serving, None)
         self._requests.add(sending)
         sending.add_done_callback(self._requests.discard)
         sending.add_done_callback(seen)
@@ -238,10 +241,7 @@ class World:
             self.history.faults += 1
             self.note(who, f"{port} meets {type(effect).__name__}")
         if isinstance(effect, LoseReply) and self._is_late(port):
-            late = start(self._end_late(who, port, call), None)
-            self._requests.add(late)
-            late.add_done_callback(self._requests.discard)
-            late.add_done_callback(seen)
+            self._send(self._end_late(who, port, call))
             raise effect.error
         result = await befall(effect, lambda: self._apply(who, port, call))
         await self.pause()

@@ -212,9 +212,8 @@ def only_less(read: dict[str, Any], truth: dict[str, Any]) -> bool:
     return all(
         now == truth[what]
         or now is None
-        or (
-            what == "head" and now < truth[what]
-        )  # that of the last event, if it is gone
+        # the position of the last event, which may be gone
+        or (what == "head" and now < truth[what])
         or (isinstance(now, list | tuple) and all(each in truth[what] for each in now))
         for what, now in read.items()
     )
