@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -36,7 +37,7 @@ from evsrc.core.errors import StoreClosedError
 from evsrc.ports import Checkpoint, EventStore, SaveCheckpoint
 from evsrc.runtime import agreement, leased, membership, pages, workers
 from evsrc.runtime.delivery import State
-from evsrc.testing import CODEC, Fact
+from evsrc.testing import CODEC, Fact, run_virtually
 
 Store = EventStore[Any]
 LEASE = timedelta(seconds=0.9)
@@ -98,28 +99,42 @@ class Stuck:
 
 
 class Away:
-    """A store whose leases cannot be reached while it is away."""
+    """A store whose leases cannot be reached while it is away, or stalled."""
 
     def __init__(self, store: Store) -> None:
         self.away = False
+        self.answers: asyncio.Event | None = None
+        self.only: str | None = None
         kept = store.leases
         self.store = replace(
             store,
             leases=replace(
                 kept,
-                acquire=self.unless_away(kept.acquire),
-                renew=self.unless_away(kept.renew),
-                list=self.unless_away(kept.list),
+                **{
+                    port: self.unless_away(port, getattr(kept, port))
+                    for port in ("acquire", "renew", "list", "release")
+                },
             ),
         )
 
-    def unless_away(self, call: Any) -> Any:
+    def unless_away(self, port: str, call: Any) -> Any:
         async def checked(*arguments: Any) -> Any:
             if self.away:
                 raise StoreUnavailableError("it is away")
+            if self.answers is not None and self.only in (None, port):
+                await self.answers.wait()
             return await call(*arguments)
 
         return checked
+
+    @contextmanager
+    def stalled(self, only: str | None = None, *, on: bool) -> Generator[None]:
+        """Answer nothing; afterwards what was asked meanwhile (*on*), or never."""
+        self.answers, self.only = (answers := asyncio.Event()), only
+        yield
+        self.answers = None
+        if on:
+            answers.set()
 
 
 def new(n: int) -> NewEvent[Any]:
@@ -450,6 +465,71 @@ async def test_a_handler_may_take_longer_than_a_lease(store: Store) -> None:
             await handled.until(10)
     handled.check(10)
     assert [len(handled.by[owner]) for owner in "ab"] == [1, 9]
+
+
+@pytest.mark.parametrize(
+    ("port", "part", "on"),
+    [(None, 0.5, True), (None, 0.3, False), ("list", 3, False), ("list", 3, True)],
+)
+def test_a_stall_costs_no_lease(port: str | None, part: float, on: bool) -> None:
+    """Not one of half a lease, nor a third where what was asked is never answered.
+
+    However long only the look at the others takes, leases are renewed.
+    """
+    for n in range(30):
+        handled = Handled()
+        run_virtually(through_a_stall(handled, n / 30, port, part, on=on))
+        handled.check(20)
+
+
+def far_away() -> Away:
+    """Make a store in memory, on the loop's clock."""
+    loop, start = asyncio.get_running_loop(), datetime(2013, 1, 1, tzinfo=UTC)
+    now = lambda: start + timedelta(seconds=loop.time())  # noqa: E731
+    return Away(memory_store(CODEC, now=now))
+
+
+async def through_a_stall(
+    handled: Handled, at: float, port: str | None, part: float, *, on: bool
+) -> None:
+    """Work while the store stalls *at* so many leases for *part* of one."""
+    reach, lease = far_away(), LONG.total_seconds()
+    worker = work(
+        reach.store, "w", handled.of("a"), owner="a", partitions=2, lease=LONG
+    )
+    async with worker:
+        await worker.balanced()
+        had = [(p.partition, p.token) for p in worker.status().partitions]
+        await asyncio.sleep(at * lease)
+        await fill(reach.store, 10)
+        with reach.stalled(port, on=on):
+            await asyncio.sleep(part * lease)
+        await fill(reach.store, 10)
+        await asyncio.sleep(3 * lease)
+        assert [(p.partition, p.token) for p in worker.status().partitions] == had
+        assert worker.healthy
+
+
+def test_leases_are_kept_while_a_seat_is_not_given_up() -> None:
+    """Who stops finishes the event in hand, also if the store leaves it waiting."""
+
+    async def leave() -> None:
+        reach, handled, lease = far_away(), Handled(), LONG.total_seconds()
+        await fill(reach.store, 1)
+        stuck = Stuck(handled, "a")
+        worker = work(reach.store, "w", stuck, owner="a", lease=LONG)
+        await worker.start()
+        await stuck.inside.wait()
+        with reach.stalled("release", on=False):
+            stopping = asyncio.create_task(worker.stop(10 * LONG))
+            await asyncio.sleep(2 * lease)
+        stuck.go.set()
+        await stopping
+        assert not stuck.cancelled.is_set()
+        handled.check(1)
+        assert await reach.store.checkpoints.load("w") == Checkpoint("w", 1)
+
+    run_virtually(leave())
 
 
 async def test_stop_returns_in_time(store: Store) -> None:

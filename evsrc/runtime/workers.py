@@ -2,6 +2,8 @@
 
 In each beat, a third of a lease long, a worker renews its leases, looks who else is
 there, gives up what is more than its share and takes what nobody has. Nobody leads.
+What the store leaves unanswered for a third of a lease is asked again at once, so that
+one that is away for half a lease costs none.
 What two workers may believe at the same time does not matter: each checkpoint carries
 the token of its lease, so only one of them can move it. Only the store's clock says
 when a lease is over; the event loop's says how long ago it was renewed.
@@ -173,8 +175,9 @@ class Worker(Generic[E]):
     async def _run(self) -> None:
         try:
             while not self._stopping.is_set():
+                over = self._beat_from_now()
                 await self._beat()
-                await self._rest(self._stopping)
+                await self._rest(self._stopping, over)
             await self._leave()
             self._end(State.STOPPED)
         except asyncio.CancelledError:
@@ -199,7 +202,7 @@ class Worker(Generic[E]):
         balanced = False
         try:
             await self._renew()
-            async with asyncio.timeout(self._lease.total_seconds()):
+            async with asyncio.timeout_at(self._beat_from_now()):
                 sight = await self._membership.look()
                 await self._rebalance(sight)
             self._sight = sight.with_those(self.owner, self._leased)
@@ -215,6 +218,10 @@ class Worker(Generic[E]):
                 if not told.done():
                     told.set_result(balanced)
 
+    def _beat_from_now(self) -> float:
+        now = asyncio.get_running_loop().time()
+        return now + self._lease.total_seconds() / _BEATS
+
     async def _renew(self) -> None:
         async with asyncio.TaskGroup() as group:
             for leased in self._leased.values():
@@ -224,7 +231,7 @@ class Worker(Generic[E]):
         async with self._few:
             asked = asyncio.get_running_loop().time()
             try:
-                async with asyncio.timeout(self._lease.total_seconds() / _BEATS):
+                async with asyncio.timeout_at(self._beat_from_now()):
                     lease = await self._store.leases.renew(leased.lease, self._lease)
             except (StoreError, TimeoutError) as error:
                 _log.warning("lease %r not renewed: %r", leased.lease.name, error)
@@ -289,20 +296,23 @@ class Worker(Generic[E]):
         if not self._leased:
             self._empty.set()
 
-    async def _rest(self, until: asyncio.Event) -> None:
+    async def _rest(self, until: asyncio.Event, over: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._lease.total_seconds() / _BEATS):
+            async with asyncio.timeout_at(over):
                 await until.wait()
 
     async def _leave(self) -> None:
         """Give up everything; what takes its time keeps its lease for so long."""
-        with suppress(StoreError):
-            await self._membership.leave()
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout_at(self._beat_from_now()):
+                await self._membership.leave()
         self._empty.clear()
         for leased in self._leased.values():
             leased.hand_over(self._store.leases, self._patience)
+        over = self._beat_from_now()
         while self._leased:
-            await self._rest(self._empty)
+            await self._rest(self._empty, over)
+            over = self._beat_from_now()
             await self._renew()
 
     def _end(self, state: State) -> None:
