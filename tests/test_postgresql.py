@@ -725,10 +725,10 @@ async def test_a_checkpoint_moves_by_itself(
     async def init(connection: Any) -> None:
         connection.add_query_logger(lambda done: called.append(done.query))
 
-    half, url = timedelta(seconds=0.5), evsrc_postgres_database
+    short, url = timedelta(seconds=2), evsrc_postgres_database
     connect = {"init": init}
     async with await postgresql_store(
-        url, CODEC, timeout=half, connect=connect
+        url, CODEC, timeout=short, connect=connect
     ) as store:
         save = store.checkpoints.save
         await save(SaveCheckpoint("x", 1, after=0))

@@ -40,8 +40,16 @@ from evsrc.runtime.delivery import State
 from evsrc.testing import CODEC, Fact, run_virtually
 
 Store = EventStore[Any]
-LEASE = timedelta(seconds=0.9)
+LEASE = timedelta(seconds=6)  # with these beats a machine that is slow loses none
+SHORT = timedelta(seconds=2)  # where it has to expire
 LONG = timedelta(seconds=60)
+
+
+@pytest.fixture(autouse=True)
+def short_beats(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Look five times a second, where time is real."""
+    if "store" in request.fixturenames:
+        monkeypatch.setattr(workers, "_BEATS", 30)
 
 
 class Handled:
@@ -161,7 +169,7 @@ async def steal(store: Store, name: str) -> None:
     """Take a lease away from whoever has it."""
     (lease,) = await store.leases.list(name)
     await store.leases.release(lease)
-    assert await store.leases.acquire(name, "thief", LEASE) is not None
+    assert await store.leases.acquire(name, "thief", SHORT) is not None
 
 
 async def test_one_delivers_and_the_others_stand_by(store: Store) -> None:
@@ -330,7 +338,7 @@ async def test_while_the_store_is_away_nothing_is_handled(store: Store) -> None:
     await fill(store, 10)
     handled, reach = Handled(), Away(store)
     stuck = Stuck(handled, "a")
-    async with work(reach.store, "w", stuck, owner="a", lease=LEASE) as a:
+    async with work(reach.store, "w", stuck, owner="a", lease=SHORT) as a:
         await stuck.inside.wait()
         reach.away = True
         async with asyncio.timeout(30):
@@ -351,7 +359,7 @@ async def test_a_worker_that_dies_is_replaced(store: Store) -> None:
     """Its leases were not released: they expire, and the others take over."""
     handled = Handled()
     a, b = (
-        work(store, "w", handled.of(o), owner=o, partitions=4, lease=LEASE)
+        work(store, "w", handled.of(o), owner=o, partitions=4, lease=SHORT)
         for o in "ab"
     )
     async with a, b:
@@ -371,8 +379,9 @@ async def test_a_worker_is_replaced_by_one_of_its_name(store: Store) -> None:
     """A paused worker whose successor is there already ends, and says why."""
     handled = Handled()
     await fill(store, 10)
-    old = work(store, "w", handled.of("old"), owner="same", partitions=4, lease=LEASE)
-    new = work(store, "w", handled.of("new"), owner="same", partitions=4, lease=LEASE)
+    same = {"owner": "same", "partitions": 4, "lease": LEASE}
+    old = work(store, "w", handled.of("old"), **same)
+    new = work(store, "w", handled.of("new"), **same)
     async with old:
         assert await shares(old) == [4]
         async with new:
@@ -406,6 +415,8 @@ async def test_a_failed_partition_stays_where_it_is(store: Store) -> None:
             n for n in range(40) if partition_of(StreamName("s", str(n)), 4) != left
         ]
         await handled.until(2 * len(others))
+        while a.status().error is None:
+            await a._next_sight()
         await a.balanced()
         status = a.status()
         states = [each.subscription.state for each in status.partitions]

@@ -36,6 +36,7 @@ from .worker_status import PartitionStatus, WorkerStatus
 
 _log: Final = logging.getLogger("evsrc")
 _BEATS: Final = 3  # in the time of a lease
+_ANSWER: Final = 1 / 3  # of a lease, for the store to answer before it is asked again
 _SAFE: Final = 0.9  # of a lease, from when its renewal was asked for: stop then
 _RENEWED_AT_ONCE: Final = 4  # the store has other work to do
 _PATIENCE: Final = timedelta(seconds=30)
@@ -175,7 +176,7 @@ class Worker(Generic[E]):
     async def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                over = self._beat_from_now()
+                over = self._from_now(1 / _BEATS)
                 await self._beat()
                 await self._rest(self._stopping, over)
             await self._leave()
@@ -202,7 +203,7 @@ class Worker(Generic[E]):
         balanced = False
         try:
             await self._renew()
-            async with asyncio.timeout_at(self._beat_from_now()):
+            async with asyncio.timeout_at(self._from_now(_ANSWER)):
                 sight = await self._membership.look()
                 await self._rebalance(sight)
             self._sight = sight.with_those(self.owner, self._leased)
@@ -218,9 +219,10 @@ class Worker(Generic[E]):
                 if not told.done():
                     told.set_result(balanced)
 
-    def _beat_from_now(self) -> float:
+    def _from_now(self, leases: float) -> float:
+        """Give the time of the loop's clock in so many times a lease."""
         now = asyncio.get_running_loop().time()
-        return now + self._lease.total_seconds() / _BEATS
+        return now + self._lease.total_seconds() * leases
 
     async def _renew(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -231,7 +233,7 @@ class Worker(Generic[E]):
         async with self._few:
             asked = asyncio.get_running_loop().time()
             try:
-                async with asyncio.timeout_at(self._beat_from_now()):
+                async with asyncio.timeout_at(self._from_now(_ANSWER)):
                     lease = await self._store.leases.renew(leased.lease, self._lease)
             except (StoreError, TimeoutError) as error:
                 _log.warning("lease %r not renewed: %r", leased.lease.name, error)
@@ -304,15 +306,15 @@ class Worker(Generic[E]):
     async def _leave(self) -> None:
         """Give up everything; what takes its time keeps its lease for so long."""
         with suppress(StoreError, TimeoutError):
-            async with asyncio.timeout_at(self._beat_from_now()):
+            async with asyncio.timeout_at(self._from_now(_ANSWER)):
                 await self._membership.leave()
         self._empty.clear()
         for leased in self._leased.values():
             leased.hand_over(self._store.leases, self._patience)
-        over = self._beat_from_now()
+        over = self._from_now(1 / _BEATS)
         while self._leased:
             await self._rest(self._empty, over)
-            over = self._beat_from_now()
+            over = self._from_now(1 / _BEATS)
             await self._renew()
 
     def _end(self, state: State) -> None:

@@ -426,9 +426,10 @@ class Crowd:
             if after >= page.head:
                 return rows
 
-    async def finish(self) -> str:
+    async def finish(self, writing: asyncio.Task[None]) -> str:
         """Let all be handled; judge it; give the counts."""
         self.done.set()
+        await writing
         async with asyncio.timeout(90):
             while (
                 len(await self.seen()) < self.written
@@ -454,7 +455,7 @@ async def test_r17_workers_that_come_and_go(store: Store, rounds: int) -> None:
     """Workers join and leave all the time: 64 partitions, each stream in order."""
     crowd, loop = Crowd(store, 64, 30.0), asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
-        group.create_task(crowd.write())
+        writing = group.create_task(crowd.write())
         for _ in range(rounds):
             few = len(crowd.workers) < 4
             if few or (len(crowd.workers) < 6 and crowd.chance.random() < 0.5):
@@ -467,7 +468,7 @@ async def test_r17_workers_that_come_and_go(store: Store, rounds: int) -> None:
         patience = timedelta(seconds=90)
         await asyncio.gather(*(worker.balanced(patience) for worker in crowd.workers))
         took = loop.time() - last
-        counts = await crowd.finish()
+        counts = await crowd.finish(writing)
     print(f"R17: {rounds} moves, balanced {took:.1f} s after the last, {counts}")
 
 
@@ -477,7 +478,7 @@ async def test_r16_leases_that_are_stolen(store: Store, thefts: int) -> None:
     """Leases are stolen in the middle of everything: no late commit is accepted."""
     crowd, stolen = Crowd(store, 8, 6.0), 0
     async with asyncio.TaskGroup() as group:
-        group.create_task(crowd.write())
+        writing = group.create_task(crowd.write())
         await crowd.join()
         await crowd.join()
         while stolen < thefts:
@@ -486,5 +487,5 @@ async def test_r16_leases_that_are_stolen(store: Store, thefts: int) -> None:
                     await steal(store, lease)
                     stolen += 1
             await store.changed(await store.head(), timeout=TICK)
-        counts = await crowd.finish()
+        counts = await crowd.finish(writing)
     print(f"R16: {stolen} thefts, {counts}")
