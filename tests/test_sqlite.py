@@ -409,7 +409,7 @@ async def test_only_the_writer_checkpoints_the_wal(tmp_path: Path) -> None:
         await cursor.close()
 
 
-@pytest.mark.parametrize("way", ["append", "in_a_transaction", "save"])
+@pytest.mark.parametrize("way", ["append", "in_a_transaction", "save", "either"])
 async def test_several_writers_on_an_old_library_are_told(
     way: str,
     tmp_path: Path,
@@ -428,7 +428,8 @@ async def test_several_writers_on_an_old_library_are_told(
     async def save(store: EventStore[Any]) -> None:
         await store.checkpoints.save(SaveCheckpoint("p", 1))
 
-    ways = {"append": append, "in_a_transaction": in_a_transaction, "save": save}
+    ways: Any = [append, in_a_transaction, save]
+    one_way = {each.__name__: each for each in ways}.get(way)
     path = tmp_path / "events.db"
     caplog.set_level(logging.WARNING, "evsrc")
     monkeypatch.setattr(writer, "_LOOK", 0.0)
@@ -439,8 +440,8 @@ async def test_several_writers_on_an_old_library_are_told(
             await sqlite_store(path, CODEC) as one,
             await sqlite_store(path, CODEC) as two,
         ):
-            for store in (one, one, two, one, two, one):
-                await ways[way](store)
+            for store in (one, one, one, two, one, two, one):
+                await (one_way or (append if store is one else save))(store)
         told = [r for r in caplog.records if "several connections write" in r.message]
         assert len(told) == 2 * warnings  # one by each of the two stores
 
@@ -485,6 +486,129 @@ async def test_what_others_append_is_known_to_the_next_append(tmp_path: Path) ->
                 await one.append(Write(STREAM, facts(1), n + 1)), Appended
             )
         assert await one.verify() == ()
+
+
+def owner_of(store: EventStore[Any]) -> Any:
+    """Give what a store's functions are methods of."""
+    append: Any = store.append
+    return append.__self__
+
+
+async def statements_of(store: EventStore[Any], *writes: Write[Any], also: Any) -> Any:
+    """Append; give the verdict, and the statements of the store that it took."""
+    said: list[str] = []
+    writing, db = owner_of(store).writing, owner_of(store).writer.db
+    await writing.run(lambda: db.set_trace_callback(said.append))
+    try:
+        done = await store.append(*writes, also=also)
+    except DuplicateEventError as error:
+        done = error
+    await writing.run(lambda: db.set_trace_callback(None))
+    return done, list(dict.fromkeys(said))  # a trigger's steps repeat its statement
+
+
+HERE, THERE, NEW = (StreamName("s", name) for name in ("1", "2", "3"))
+USED = facts(7)
+
+
+@pytest.mark.parametrize(
+    ("writes", "also", "alone", "outcome"),
+    [
+        ([Write(HERE, facts(1), 4)], (), True, Appended),
+        ([Write(HERE, facts(1), ANY)], (), True, Appended),
+        ([Write(HERE, facts(1), 3)], (), False, Conflict),
+        ([Write(HERE, facts(1), NO_STREAM)], (), False, Conflict),
+        ([Write(NEW, facts(1), 0)], (), False, Appended),
+        ([Write(HERE, facts(1, 2), 4)], (), False, Appended),
+        ([Write(HERE, facts(1), 4), Write(THERE, facts(1), 1)], (), False, Appended),
+        ([Write(HERE, facts(1), 4)], [SaveCheckpoint("p", 4)], False, Appended),
+        ([Write(HERE, [NewEvent(Tagged(1), uuid4())], 4)], (), False, Appended),
+        (
+            [Write(HERE, facts(1), AppendCondition(Query.of(categories=["x"])))],
+            (),
+            False,
+            Appended,
+        ),
+        ([Write(THERE, USED, ANY)], (), False, Appended),
+        ([Write(HERE, USED, ANY)], (), False, DuplicateEventError),
+    ],
+)
+async def test_one_more_event_is_one_statement(
+    writes: list[Write[Any]], also: Any, alone: bool, outcome: Any, tmp_path: Path
+) -> None:
+    """Of a stream that is known; what is more than that takes a transaction."""
+    async with await sqlite_store(tmp_path / "events.db", CODEC) as store:
+        await store.append(Write(THERE, USED, 0))
+        for version in range(4):
+            await store.append(Write(HERE, facts(version), version))
+        hour = timedelta(hours=1)
+        waiting = asyncio.create_task(store.changed(5, timeout=hour))
+        await asyncio.sleep(0)
+        done, said = await statements_of(store, *writes, also=also)
+        assert isinstance(done, outcome)
+        assert (len(said) == 1) == alone, said
+        if alone:
+            found = await waiting
+            assert found is not None
+            assert (found.page.events[0].version, found.page.reached) == (5, 6)
+        waiting.cancel()
+        assert await store.verify() == ()
+        added = sum(len(write.events) for write in writes)
+        fresh = isinstance(done, Appended) and not done.repeated
+        assert await store.head() == 5 + fresh * added
+        (last,) = (await store.read_stream(HERE, backward=True, limit=1)).events
+        done = await store.append(Write(HERE, facts(9), last.version))
+        assert isinstance(done, Appended)
+        assert await store.verify() == ()
+
+
+async def test_writers_that_take_turns_do_not_try_it(tmp_path: Path) -> None:
+    """One that finds the log elsewhere looks where it is, until it is alone again."""
+    path, heads = tmp_path / "events.db", iter(range(1, 100))
+    versions = {HERE: iter(range(100)), THERE: iter(range(100))}
+
+    async def tries(store: EventStore[Any], stream: StreamName) -> list[bool]:
+        write = Write(stream, facts(1), next(versions[stream]))
+        done, said = await statements_of(store, write, also=())
+        assert isinstance(done, Appended)
+        assert done.position == next(heads)
+        return ["INTO evsrc_append_one" in said[0], len(said) == 1]
+
+    async with (
+        await sqlite_store(path, CODEC) as one,
+        await sqlite_store(path, CODEC) as two,
+    ):
+        assert [await tries(one, HERE) for _ in range(4)][2:] == [[True, True]] * 2
+        assert await tries(two, THERE) == [False, False]
+        assert await tries(one, HERE) == [True, False]  # in vain
+        for _ in range(3):
+            assert await tries(two, THERE) == [False, False]
+            assert await tries(one, HERE) == [False, False]
+        assert [await tries(one, HERE) for _ in range(3)][1:] == [[True, True]] * 2
+        assert await tries(two, HERE) == [False, False]
+        version = next(versions[HERE])
+        behind = Write(HERE, facts(1), version - 1)
+        assert await one.append(behind) == Conflict(HERE, version - 1, version)
+        assert await one.verify() == ()
+
+
+@pytest.mark.parametrize("damage", ["stream SET version = 3", "log SET head = 3"])
+async def test_what_is_not_as_it_was_left_is_looked_at(
+    damage: str, tmp_path: Path
+) -> None:
+    """What another program has done to a row is noticed; nothing is written."""
+    path = tmp_path / "events.db"
+    async with await sqlite_store(path, CODEC) as store:
+        for version in range(4):
+            await store.append(Write(HERE, facts(version), version))
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute(f"UPDATE evsrc_{damage}")
+        with pytest.raises(CorruptionError):
+            await store.append(Write(HERE, facts(4), 4))
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("SELECT max(position) FROM evsrc_event").fetchone() == (
+                4,
+            )
 
 
 async def test_a_failed_append_changes_nothing_that_is_known(

@@ -20,7 +20,7 @@ from ...core.errors import (
     TransactionError,
 )
 from ...core.event import StreamName
-from ...core.expectation import AppendCondition, satisfies
+from ...core.expectation import ANY, AppendCondition, satisfies
 from ...core.snapshot import Snapshot
 from ...ports import (
     START,
@@ -105,10 +105,14 @@ class Writer:
         self.watch = watch
         self.data_version: int | None = None
         self.next_look = 0.0
+        db.execute("PRAGMA temp_store = MEMORY")
+        db.execute(sql("append_one_view"))
+        db.execute(sql("append_one_trigger"))
         self.forget()
 
     def forget(self) -> None:
         """Forget the head and streams: they may be different by now."""
+        self.alone = False  # the last transaction found the head where it was left
         self.head: int | None = None
         self.streams: dict[StreamName, _Stream] = {}
 
@@ -120,8 +124,11 @@ class Writer:
         bad job fails alone.
         """
         try:
-            if len(jobs) == 1 and (at := self._moves(jobs[0])):
-                return Committed([Appended(())], START, at)
+            if len(jobs) == 1:
+                if at := self._moves(jobs[0]):
+                    return Committed([Appended(())], START, at)
+                if done := self._append_one(jobs[0]):
+                    return done
             return self._transaction(jobs, self._append)
         except (sqlite3.Error, OverflowError, ValueError) as error:
             if is_fatal(error):
@@ -145,6 +152,41 @@ class Writer:
         found = name, after, number_crc(name, after)
         done = self.db.execute(sql("move_checkpoint"), (*moved, *found))
         return at if done.rowcount == 1 else 0
+
+    def _append_one(self, job: Job) -> Committed | None:
+        """Add one event to a stream that is known, if that is all there is to do.
+
+        It gives nothing if it has to be looked at. What is appended most, again in one
+        statement: 7 % less from a lone append to its handler.
+        """
+        if not self.alone or job.events != 1 or job.also or len(job.writes) != 1:
+            return None
+        (write,), head = job.writes, self.head or START
+        name, expected, (type_name,) = write.stream, write.expected, write.types
+        stream, known = self.streams.get(name), self.names
+        category, type = known.get(name.category), known.get(type_name)
+        if stream is None or not stream.version or category is None or type is None:
+            return None
+        if expected != stream.version and expected is not ANY:
+            return None
+        if write.tags is not None or self._is_to_look():
+            return None
+        key, position, version = stream.key, head + 1, stream.version + 1
+        (id,), (meta,), (data,) = write.ids, write.metas, write.data
+        at = time.time_ns() // 1000
+        envelope = seal(position, key, version, type, id, at, b"", meta, data)
+        event = position, key, version, category, type, at, envelope, meta, data
+        content = content_crc((type,), (data,), stream.content)
+        sums = number_crc("head", position), content
+        crc = stream_crc(key, name.category, name.id, version, content)
+        try:
+            self.db.execute(sql("append_one"), (*event, *sums, crc))
+        except sqlite3.IntegrityError:
+            self.forget()
+            return None
+        self.head, stream.version, stream.content = position, version, content
+        placed = Placed(name, version, position, position)
+        return Committed([Appended((placed,))], position, at)
 
     def _transaction(
         self, jobs: Sequence[Job], append: Callable[[_Flight, Job], Verdict]
@@ -202,22 +244,26 @@ class Writer:
     def begin(self, events: int = 0) -> int:
         """Take the file's write lock and move the log's head; give where it was."""
         self.db.execute("BEGIN IMMEDIATE")
-        if self.watch is not None and time.monotonic() >= self.next_look:
-            self._look_for_others(self.watch)
+        if self._is_to_look():
+            self._look_for_others()
         head = self.head
         if head is not None and events:
             if self._move_head(head, head + events):
+                self.alone = True
                 return head
             self.forget()
         self.moved = read_head(self.db) if self.head is None else self.head
         return self.moved
 
-    def _look_for_others(self, watch: Callable[[], None]) -> None:
+    def _is_to_look(self) -> bool:
+        return self.watch is not None and time.monotonic() >= self.next_look
+
+    def _look_for_others(self) -> None:
         """Tell who watches, once, if others have committed since the last look."""
         (version,) = self.db.execute("PRAGMA data_version").fetchone()
-        if self.data_version not in (None, version):
+        if self.watch is not None and self.data_version not in (None, version):
+            self.watch()
             self.watch = None
-            watch()
         self.data_version, self.next_look = version, time.monotonic() + _LOOK
 
     def open(self) -> None:
