@@ -148,7 +148,14 @@ def interrupt(arguments: Sequence[object], db: Db, at: int, how: int) -> int:
     command = [*COMMAND, *map(str, arguments), "--db", str(db)]
     pause = threading.Event()
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell has what it starts with & ignore Ctrl-C, and so would we, and it
+        preexec_fn=lambda: signal.signal(  # noqa: PLW1509 - no threads here
+            signal.SIGINT, signal.default_int_handler
+        ),
     ) as process:
         while head(db) < at:
             if process.poll() is not None:
