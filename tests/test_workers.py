@@ -110,9 +110,11 @@ class Away:
     """A store whose leases cannot be reached while it is away, or stalled."""
 
     def __init__(self, store: Store) -> None:
+        self.kept = store
         self.away = False
         self.answers: asyncio.Event | None = None
         self.only: str | None = None
+        self.latency = 0.0
         kept = store.leases
         self.store = replace(
             store,
@@ -131,6 +133,7 @@ class Away:
                 raise StoreUnavailableError("it is away")
             if self.answers is not None and self.only in (None, port):
                 await self.answers.wait()
+            await asyncio.sleep(self.latency)
             return await call(*arguments)
 
         return checked
@@ -524,26 +527,182 @@ async def through_a_stall(
         assert worker.healthy
 
 
-def test_leases_are_kept_while_a_seat_is_not_given_up() -> None:
+@pytest.mark.parametrize(("port", "part"), [("release", 2), (None, 0.5)])
+def test_leases_are_kept_while_a_seat_is_not_given_up(
+    port: str | None, part: float
+) -> None:
     """Who stops finishes the event in hand, also if the store leaves it waiting."""
 
-    async def leave() -> None:
+    async def leave(at: float) -> None:
         reach, handled, lease = far_away(), Handled(), LONG.total_seconds()
         await fill(reach.store, 1)
         stuck = Stuck(handled, "a")
         worker = work(reach.store, "w", stuck, owner="a", lease=LONG)
         await worker.start()
         await stuck.inside.wait()
-        with reach.stalled("release", on=False):
+        await asyncio.sleep(at * lease)
+        with reach.stalled(port, on=True):
             stopping = asyncio.create_task(worker.stop(10 * LONG))
-            await asyncio.sleep(2 * lease)
+            await asyncio.sleep(part * lease)
+        await asyncio.sleep(lease)
         stuck.go.set()
         await stopping
         assert not stuck.cancelled.is_set()
         handled.check(1)
         assert await reach.store.checkpoints.load("w") == Checkpoint("w", 1)
 
-    run_virtually(leave())
+    for n in range(30):
+        run_virtually(leave(n / 30))
+
+
+@pytest.mark.parametrize("latency", [0.02, 0.15])
+def test_a_slow_store_is_put_up_with(latency: float) -> None:
+    """All is taken, kept and handled, if each answer takes a seventh of a lease."""
+
+    async def slow() -> None:
+        reach, handled = far_away(), Handled()
+        reach.latency = latency * LONG.total_seconds()
+        a, b = (
+            work(reach.store, "w", handled.of(o), owner=o, partitions=6, lease=LONG)
+            for o in "ab"
+        )
+        async with a, b:
+            await fill(reach.store, 40)
+            for worker in (a, b):
+                await worker.balanced(30 * LONG)
+            had = [p.token for w in (a, b) for p in w.status().partitions]
+            await fill(reach.store, 40)
+            await asyncio.sleep(10 * LONG.total_seconds())
+            assert [p.token for w in (a, b) for p in w.status().partitions] == had
+            assert len(had) == 6
+        handled.check(80)
+
+    run_virtually(slow())
+
+
+def test_a_stall_costs_none_of_many_leases() -> None:
+    """Each renewal is asked for again before the next one."""
+
+    async def many(at: float) -> None:
+        reach, handled = far_away(), Handled()
+        reach.latency = LONG.total_seconds() / 120
+        worker = work(
+            reach.store, "w", handled.of("a"), owner="a", partitions=64, lease=LONG
+        )
+        async with worker:
+            await worker.balanced(30 * LONG)
+            had = [p.token for p in worker.status().partitions]
+            await asyncio.sleep(at * LONG.total_seconds())
+            with reach.stalled(on=True):
+                await asyncio.sleep(0.5 * LONG.total_seconds())
+            await asyncio.sleep(10 * LONG.total_seconds())
+            assert [p.token for p in worker.status().partitions] == had
+
+    for n in range(10):
+        run_virtually(many(n / 30))
+
+
+def test_what_cannot_be_taken_costs_nothing_that_is_there() -> None:
+    """A lease that is asked for in vain keeps no other one from being renewed."""
+
+    async def take_over() -> None:
+        reach, handled = far_away(), Handled()
+        a, b = (
+            work(reach.store, "w", handled.of(o), owner=o, partitions=4, lease=LONG)
+            for o in "ab"
+        )
+        async with a:
+            async with b:
+                for worker in (a, b):
+                    await worker.balanced(10 * LONG)
+                had = [p.token for p in a.status().partitions]
+            with reach.stalled("acquire", on=False):
+                await asyncio.sleep(3 * LONG.total_seconds())
+                assert [p.token for p in a.status().partitions] == had
+            await a.balanced(10 * LONG)
+            assert len(a.status().partitions) == 4
+
+    run_virtually(take_over())
+
+
+def test_a_release_that_is_not_answered_expires() -> None:
+    """The partition goes on with the other worker; a stop ends."""
+
+    async def hand_over() -> None:
+        reach, handled = far_away(), Handled()
+        a, b = (
+            work(reach.store, "w", handled.of(o), owner=o, partitions=4, lease=LONG)
+            for o in "ab"
+        )
+        async with asyncio.timeout(20 * LONG.total_seconds()), a:
+            assert await shares(a) == [4]
+            with reach.stalled("release", on=False):
+                await b.start()
+                await asyncio.sleep(3 * LONG.total_seconds())
+            assert [len(w.status().partitions) for w in (a, b)] == [2, 2]
+            await fill(reach.store, 40)
+            await handled.until(40)
+            with reach.stalled("release", on=False):
+                await b.stop(2 * LONG)
+            assert b._task is not None
+            assert b._task.done()
+        handled.check(40)
+
+    run_virtually(hand_over())
+
+
+def test_the_one_that_was_replaced_ends_also_if_it_is_cut_off() -> None:
+    """It knows that it had a seat when it looks again, and leaves that to the other."""
+
+    async def replace_it() -> None:
+        old_reach, handled = far_away(), Handled()
+        store = old_reach.kept
+        old, new = (
+            work(one, "w", handled.of("x"), owner="same", partitions=2, lease=LONG)
+            for one in (old_reach.store, store)
+        )
+        await old.start()
+        await old.balanced()
+        await new.start()
+        await new.balanced()
+        with old_reach.stalled("list", on=True):
+            await asyncio.sleep(0.7 * LONG.total_seconds())
+        await asyncio.sleep(3 * LONG.total_seconds())
+        assert (old.state, new.state) == (State.FAILED, State.LIVE)
+        await new.stop()
+
+    run_virtually(replace_it())
+
+
+@pytest.mark.parametrize("late", [0.3, 0.4, 0.5, 0.9, 1.1])
+def test_a_seat_that_was_given_up_on_is_not_somebody_elses(late: float) -> None:
+    """An answer that comes late is its own."""
+
+    async def sit_down() -> None:
+        store, handled, tasks = far_away().store, Handled(), set[Any]()
+
+        async def acquire(name: str, *rest: Any) -> Any:
+            delay = 0 if tasks else late * LONG.total_seconds()
+
+            async def taken() -> Any:
+                await asyncio.sleep(delay)
+                return await store.leases.acquire(name, *rest)
+
+            taking = asyncio.create_task(taken())
+            tasks.add(taking)
+            return await asyncio.shield(taking)
+
+        slow = replace(store, leases=replace(store.leases, acquire=acquire))
+        async with work(slow, "w", handled.of("a"), owner="a", lease=LONG) as worker:
+            await asyncio.sleep(5 * LONG.total_seconds())
+            assert worker.state is State.LIVE
+            assert await shares(worker) == [1]
+            async with work(store, "w", handled.of("b"), owner="a", lease=LONG) as new:
+                with pytest.raises(SubscriptionError, match="each needs an owner"):
+                    await worker.balanced()
+                assert await shares(new) == [1]
+
+    run_virtually(sit_down())
 
 
 async def test_stop_returns_in_time(store: Store) -> None:

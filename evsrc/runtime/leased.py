@@ -78,10 +78,13 @@ class Leased(Generic[E]):
             self.subscription = self._make(self)
             self.start()
 
-    def hand_over(self, leases: Leases, patience: timedelta) -> None:
-        """Finish the event in hand, save the checkpoint, and release the lease."""
+    def hand_over(self, leases: Leases, patience: timedelta, answer: float) -> None:
+        """Finish the event in hand, save the checkpoint, and release the lease.
+
+        It expires if the release is not answered in so many seconds.
+        """
         if not self.leaving:
-            self._leave(self._hand_over(leases, patience))
+            self._leave(self._hand_over(leases, patience, answer))
 
     def lose(self) -> None:
         """Stop at once, in the middle of the handler: the lease is no longer ours."""
@@ -105,12 +108,15 @@ class Leased(Generic[E]):
             self._alarm.cancel()
             self._gone(self)
 
-    async def _hand_over(self, leases: Leases, patience: timedelta) -> None:
+    async def _hand_over(
+        self, leases: Leases, patience: timedelta, answer: float
+    ) -> None:
         await self._stop(patience)
         try:
-            await leases.release(self.lease)
-        except StoreError as error:
-            _log.warning("lease %r not released: %s", self.lease.name, error)
+            async with asyncio.timeout(answer):
+                await leases.release(self.lease)
+        except (StoreError, TimeoutError) as error:
+            _log.warning("lease %r not released: %r", self.lease.name, error)
 
     async def _stop(self, patience: timedelta) -> None:
         """End the subscription; a handler may take its time to be cancelled."""

@@ -7,6 +7,7 @@ at once. The partitions are the leases `name#0`, `name#1` and so on.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from itertools import count
@@ -17,6 +18,11 @@ from ..core.partition import assign
 from ..ports import Lease, Leases
 
 _SEAT: Final = "worker/"
+_LATE: Final = 2  # leases, for what was given up to take effect
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class Sight(NamedTuple):
@@ -69,6 +75,7 @@ class Membership:
         self._numbers = {str(number): number for number in range(partitions)}
         self._ttl = ttl
         self._seat: Lease | None = None
+        self._doubtful_until = 0.0  # by the loop's clock: see `_sit_down`
 
     async def look(self) -> Sight:
         """Say that this worker is alive, and see who else is.
@@ -77,17 +84,21 @@ class Membership:
             SubscriptionStateError: another worker has taken the seat under this name.
             StoreError: the store could not be asked.
         """
-        had = self._seat
+        had = seat = self._seat
         if had is not None:
-            self._seat = await self._leases.renew(had, self._ttl)
+            seat = await self._leases.renew(had, self._ttl)
         seats, owners = await self._listed()
-        if self._seat is None:
-            if had is not None and self._owner in seats.values():
+        if seat is None:
+            others = had is not None and self._owner in seats.values()
+            if others and _now() >= self._doubtful_until:
                 raise SubscriptionStateError(
                     f"another worker has taken over as {self._owner!r}: "
                     "each needs an owner of its own"
                 )
+            self._seat = None  # not before: who is cut off here looks again
             await self._sit_down(seats)
+        else:
+            self._seat = seat
         members = frozenset({*seats.values(), self._owner})
         return Sight(members, owners, assign(self._partitions, members, owners))
 
@@ -109,10 +120,17 @@ class Membership:
         return seats, owners
 
     async def _sit_down(self, seats: Mapping[str, str]) -> None:
-        """Take the seat that this worker's predecessor had, or the first free one."""
+        """Take the seat that this worker's predecessor had, or the first free one.
+
+        One that was asked for in vain may still be given: for some time what looks like
+        somebody else of this name may be this worker itself.
+        """
         for number in count():
             name = f"{self._prefix}{_SEAT}{number}"
             if seats.get(name, self._owner) == self._owner:
+                before = self._doubtful_until
+                self._doubtful_until = _now() + _LATE * self._ttl.total_seconds()
                 self._seat = await self._leases.acquire(name, self._owner, self._ttl)
+                self._doubtful_until = before  # this one was answered
                 if self._seat is not None:
                     return

@@ -2,8 +2,8 @@
 
 In each beat, a third of a lease long, a worker renews its leases, looks who else is
 there, gives up what is more than its share and takes what nobody has. Nobody leads.
-What the store leaves unanswered for a third of a lease is asked again at once, so that
-one that is away for half a lease costs none.
+What the store leaves unanswered for a third of a lease is asked again, renewals at
+once, so that one that is away for half a lease costs none.
 What two workers may believe at the same time does not matter: each checkpoint carries
 the token of its lease, so only one of them can move it. Only the store's clock says
 when a lease is over; the event loop's says how long ago it was renewed.
@@ -38,6 +38,7 @@ _log: Final = logging.getLogger("evsrc")
 _BEATS: Final = 3  # in the time of a lease
 _ANSWER: Final = 1 / 3  # of a lease, for the store to answer before it is asked again
 _SAFE: Final = 0.9  # of a lease, from when its renewal was asked for: stop then
+_ATTEMPTS: Final = 2  # at a renewal that is not answered; then the lease is over
 _RENEWED_AT_ONCE: Final = 4  # the store has other work to do
 _PATIENCE: Final = timedelta(seconds=30)
 
@@ -68,6 +69,7 @@ class Worker(Generic[E]):
         self._handle = handle
         self._delivery = delivery
         self._lease = lease
+        self._answer = lease.total_seconds() * _ANSWER
         self._membership = Membership(store.leases, name, owner, partitions, lease)
         self._sight = Sight(frozenset(), {}, {})
         self._pages = SharedPages(store.read_all, partitions)
@@ -176,8 +178,8 @@ class Worker(Generic[E]):
     async def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                over = self._from_now(1 / _BEATS)
-                await self._beat()
+                over = self._beat_from_now()
+                await self._beat(over)
                 await self._rest(self._stopping, over)
             await self._leave()
             self._end(State.STOPPED)
@@ -192,8 +194,10 @@ class Worker(Generic[E]):
             for leased in tuple(self._leased.values()):
                 await leased.abort()
 
-    async def _beat(self) -> None:
+    async def _beat(self, over: float) -> None:
         """Renew, look, and take and give up what is due; an absent store is waited for.
+
+        What cannot be taken before the beat is *over* is left to the next one.
 
         Raises:
             StoreClosedError: it was closed here.
@@ -203,9 +207,9 @@ class Worker(Generic[E]):
         balanced = False
         try:
             await self._renew()
-            async with asyncio.timeout_at(self._from_now(_ANSWER)):
+            async with asyncio.timeout(self._answer):
                 sight = await self._membership.look()
-                await self._rebalance(sight)
+            await self._rebalance(sight, over)
             self._sight = sight.with_those(self.owner, self._leased)
             balanced = self._sight.balanced
             self.state, self._error = State.LIVE, None
@@ -219,10 +223,9 @@ class Worker(Generic[E]):
                 if not told.done():
                     told.set_result(balanced)
 
-    def _from_now(self, leases: float) -> float:
-        """Give the time of the loop's clock in so many times a lease."""
+    def _beat_from_now(self) -> float:
         now = asyncio.get_running_loop().time()
-        return now + self._lease.total_seconds() * leases
+        return now + self._lease.total_seconds() / _BEATS
 
     async def _renew(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -231,23 +234,29 @@ class Worker(Generic[E]):
 
     async def _renew_one(self, leased: Leased[E]) -> None:
         async with self._few:
-            asked = asyncio.get_running_loop().time()
-            try:
-                async with asyncio.timeout_at(self._from_now(_ANSWER)):
-                    lease = await self._store.leases.renew(leased.lease, self._lease)
-            except (StoreError, TimeoutError) as error:
-                _log.warning("lease %r not renewed: %r", leased.lease.name, error)
+            for _ in range(_ATTEMPTS):
+                asked = asyncio.get_running_loop().time()
+                try:
+                    async with asyncio.timeout(self._answer):
+                        renew = self._store.leases.renew
+                        lease = await renew(leased.lease, self._lease)
+                    break
+                except (StoreError, TimeoutError) as error:
+                    _log.warning("lease %r not renewed: %r", leased.lease.name, error)
+                    if isinstance(error, StoreError):
+                        return
+            else:
                 return
         if lease is None:
             leased.lose()
         else:
             leased.renewed(lease, self._until(asked))
 
-    async def _rebalance(self, sight: Sight) -> None:
+    async def _rebalance(self, sight: Sight, over: float) -> None:
         due = sight.of(self.owner)
         for number, leased in self._leased.items():
             if number not in due:
-                leased.hand_over(self._store.leases, self._patience)
+                leased.hand_over(self._store.leases, self._patience, self._answer)
             leased.restart()
         await self._take(
             [
@@ -255,25 +264,30 @@ class Worker(Generic[E]):
                 for number in due
                 if number not in self._leased
                 and sight.owners.get(number, self.owner) == self.owner
-            ]
+            ],
+            over,
         )
         have = set(self._leased)
         self._rebalances += have != self._had
         self._had = have
 
-    async def _take(self, numbers: list[int]) -> None:
+    async def _take(self, numbers: list[int], over: float) -> None:
         """Take what is free, and start together, so that pages can be shared."""
         taken: list[Leased[E]] = []
         try:
             for number in numbers:
                 asked = asyncio.get_running_loop().time()
                 name = f"{self.name}#{number}"
-                lease = await self._store.leases.acquire(name, self.owner, self._lease)
+                async with asyncio.timeout(self._answer):
+                    acquire = self._store.leases.acquire
+                    lease = await acquire(name, self.owner, self._lease)
                 if lease is not None:
                     until = self._until(asked)
                     leased = Leased(number, lease, until, self._make, self._gone)
                     self._leased[number] = leased
                     taken.append(leased)
+                if asyncio.get_running_loop().time() >= over:
+                    break  # what is there has to be renewed
         finally:
             for leased in taken:
                 leased.start()
@@ -305,16 +319,16 @@ class Worker(Generic[E]):
 
     async def _leave(self) -> None:
         """Give up everything; what takes its time keeps its lease for so long."""
+        over = asyncio.get_running_loop().time()  # renew at once
         with suppress(StoreError, TimeoutError):
-            async with asyncio.timeout_at(self._from_now(_ANSWER)):
+            async with asyncio.timeout(self._answer):
                 await self._membership.leave()
         self._empty.clear()
         for leased in self._leased.values():
-            leased.hand_over(self._store.leases, self._patience)
-        over = self._from_now(1 / _BEATS)
+            leased.hand_over(self._store.leases, self._patience, self._answer)
         while self._leased:
             await self._rest(self._empty, over)
-            over = self._from_now(1 / _BEATS)
+            over = self._beat_from_now()
             await self._renew()
 
     def _end(self, state: State) -> None:
