@@ -25,10 +25,12 @@ from evsrc import (
     CorruptionError,
     DeadLetter,
     DuplicateEventError,
+    EvsrcError,
     Fence,
     Metadata,
     NewEvent,
     Query,
+    SchemaError,
     StoreBusyError,
     StreamName,
     Write,
@@ -38,7 +40,7 @@ from evsrc.ports import Appended, EventStore, SaveCheckpoint, SaveDeadLetter
 from evsrc.stores.rows import number_crc
 from evsrc.stores.sqlite import reader, writer
 from evsrc.stores.sqlite import store as store_module
-from evsrc.stores.sqlite.schema import migrations, statements
+from evsrc.stores.sqlite.schema import migrations, recognise, statements
 from evsrc.testing import CODEC, Fact, Tagged
 
 STREAM = StreamName("s", "1")
@@ -609,6 +611,67 @@ async def test_what_is_not_as_it_was_left_is_looked_at(
             assert db.execute("SELECT max(position) FROM evsrc_event").fetchone() == (
                 4,
             )
+
+
+@pytest.mark.parametrize(
+    ("when", "what", "early"),
+    [
+        ("BEFORE", "SELECT RAISE(FAIL, 'no') WHERE new.version > 4", True),
+        ("AFTER", "SELECT RAISE(FAIL, 'no') WHERE new.version > 4", True),
+        ("AFTER", "INSERT OR FAIL INTO outbox VALUES (new.version / 5)", True),
+        ("AFTER", "INSERT OR FAIL INTO outbox VALUES (new.version / 5)", False),
+        ("AFTER", "SELECT RAISE(ABORT, 'no') WHERE new.version > 4", False),
+    ],
+)
+async def test_a_trigger_that_refuses_an_event_leaves_nothing_of_it(
+    when: str, what: str, early: bool, tmp_path: Path
+) -> None:
+    """Also if it keeps what was done before; that needs a trigger there from the start."""
+    path = tmp_path / "events.db"
+    await (await sqlite_store(path, CODEC)).close()
+
+    def refuse() -> None:
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("CREATE TABLE outbox (n CHECK (n < 1))")
+            db.execute(
+                f"CREATE TRIGGER refuse {when} INSERT ON evsrc_event BEGIN {what}; END"
+            )
+
+    if early:
+        refuse()
+    async with await sqlite_store(path, CODEC) as store:
+        for version in range(4):
+            await store.append(Write(HERE, facts(version), version))
+        if not early:
+            refuse()
+        for _ in range(2):
+            with pytest.raises(EvsrcError):
+                await store.append(Write(HERE, facts(4), 4))
+            assert await store.head() == 4
+            assert await store.verify() == ()
+        assert isinstance(await store.append(Write(THERE, facts(1), 0)), Appended)
+        assert await store.verify() == ()
+
+
+def test_a_library_that_cuts_bytes_is_refused(tmp_path: Path) -> None:
+    """SQLite 3.36 ends what group_concat gives at the first zero byte."""
+
+    class Cuts:
+        def __init__(self) -> None:
+            self.parts: list[bytes] = []
+
+        def step(self, part: bytes, _: str) -> None:
+            self.parts.append(part)
+
+        def finalize(self) -> str:
+            return b"".join(self.parts).split(b"\0")[0].decode()
+
+    with closing(sqlite3.connect(":memory:")) as db:
+        assert recognise(db, "events.db") == 0
+        new: Any = db.create_aggregate
+        new("group_concat", 2, Cuts)
+        with pytest.raises(SchemaError, match="at a zero byte"):
+            recognise(db, "events.db")
 
 
 async def test_a_failed_append_changes_nothing_that_is_known(

@@ -9,6 +9,7 @@ from typing import Final
 
 from ...core.errors import SchemaError
 from ..schemas import known_version, numbered
+from .sql import sql
 
 APPLICATION_ID: Final = 0x65767372  # "evsr"
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -29,6 +30,11 @@ def recognise(db: sqlite3.Connection, path: str) -> int:
     (encoding,) = db.execute("PRAGMA encoding").fetchone()
     if encoding != "UTF-8":
         raise SchemaError(f"database {path!r} is {encoding}; evsrc needs one in UTF-8")
+    if db.execute(sql("whole_bytes")).fetchone() != (3,):
+        raise SchemaError(
+            f"SQLite {sqlite3.sqlite_version} cuts what it puts together at a zero "
+            "byte; evsrc needs a newer one"
+        )
     tables = {
         str(name)
         for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")

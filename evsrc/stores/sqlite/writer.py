@@ -105,6 +105,9 @@ class Writer:
         self.watch = watch
         self.data_version: int | None = None
         self.next_look = 0.0
+        # one of theirs may RAISE(FAIL), which keeps half of what a statement has done
+        (triggers,) = db.execute(sql("foreign_triggers")).fetchone()
+        self.only_ours = not triggers
         db.execute("PRAGMA temp_store = MEMORY")
         db.execute(sql("append_one_view"))
         db.execute(sql("append_one_trigger"))
@@ -249,7 +252,7 @@ class Writer:
         head = self.head
         if head is not None and events:
             if self._move_head(head, head + events):
-                self.alone = True
+                self.alone = self.only_ours
                 return head
             self.forget()
         self.moved = read_head(self.db) if self.head is None else self.head
