@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from evsrc import memory_store
 from evsrc.ports import EventStore
+from evsrc.testing import CODEC
 from evsrc.testing.back_ends import OpenStore, prefix_of
 from tests.disk import use_memory
 
-__all__ = ["OpenStore", "prefix_of"]
+__all__ = ["OpenStore", "on_the_loops_clock", "prefix_of"]
 
 use_memory()
 # else each of the hundreds of processes that tests start would compile the package anew
@@ -21,6 +25,12 @@ settings.register_profile(
     "evsrc", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("evsrc")
+
+
+def on_the_loops_clock() -> EventStore[Any]:
+    """Make a store in memory whose time is that of the running, virtual loop."""
+    loop, start = asyncio.get_running_loop(), datetime(2013, 1, 1, tzinfo=UTC)
+    return memory_store(CODEC, now=lambda: start + timedelta(seconds=loop.time()))
 
 
 @pytest.fixture(scope="session")

@@ -543,12 +543,16 @@ async def test_one_more_event_is_one_statement(
         await store.append(Write(THERE, USED, 0))
         for version in range(4):
             await store.append(Write(HERE, facts(version), version))
+        await store.append(Write(NEW, facts(1), 7))  # known not to be there
+        await store.append(Write(HERE, facts(1), 7))
         hour = timedelta(hours=1)
         waiting = asyncio.create_task(store.changed(5, timeout=hour))
         await asyncio.sleep(0)
         done, said = await statements_of(store, *writes, also=also)
         assert isinstance(done, outcome)
         assert (len(said) == 1) == alone, said
+        tried = "INTO evsrc_append_one" in said[0]
+        assert tried == (alone or any(write.events is USED for write in writes))
         if alone:
             found = await waiting
             assert found is not None

@@ -6,9 +6,9 @@ import ast
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -38,6 +38,7 @@ from evsrc.ports import Checkpoint, EventStore, SaveCheckpoint
 from evsrc.runtime import agreement, leased, membership, pages, workers
 from evsrc.runtime.delivery import State
 from evsrc.testing import CODEC, Fact, run_virtually
+from tests.conftest import on_the_loops_clock
 
 Store = EventStore[Any]
 LEASE = timedelta(seconds=6)  # with these beats a machine that is slow loses none
@@ -139,6 +140,13 @@ class Away:
         return checked
 
     @contextmanager
+    def gone(self) -> Generator[None]:
+        """Be away, for as long as the block runs."""
+        self.away = True
+        yield
+        self.away = False
+
+    @contextmanager
     def stalled(self, only: str | None = None, *, on: bool) -> Generator[None]:
         """Answer nothing; afterwards what was asked meanwhile (*on*), or never."""
         self.answers, self.only = (answers := asyncio.Event()), only
@@ -159,6 +167,14 @@ async def fill(store: Store, count: int, streams: int = 40) -> None:
         await store.append(
             *(Write(StreamName("s", str(n % streams)), [new(n)], ANY) for n in numbers)
         )
+
+
+def two(
+    store: Store, handled: Handled, partitions: int, lease: timedelta
+) -> list[Worker[Any]]:
+    """Make the workers a and b."""
+    options = {"partitions": partitions, "lease": lease}
+    return [work(store, "w", handled.of(o), owner=o, **options) for o in "ab"]
 
 
 async def shares(*among: Worker[Any]) -> list[int]:
@@ -227,10 +243,7 @@ async def test_partitions_are_spread_and_move_with_the_workers(store: Store) -> 
 async def test_a_stream_stays_in_its_partition(store: Store) -> None:
     """A worker gets the events of the streams of its partitions, and no others."""
     handled = Handled()
-    a, b = (
-        work(store, "w", handled.of(o), owner=o, partitions=6, lease=LEASE)
-        for o in "ab"
-    )
+    a, b = two(store, handled, 6, LEASE)
     async with a, b:
         assert await shares(a, b) == [3, 3]
         members = b.status().members
@@ -343,14 +356,13 @@ async def test_while_the_store_is_away_nothing_is_handled(store: Store) -> None:
     stuck = Stuck(handled, "a")
     async with work(reach.store, "w", stuck, owner="a", lease=SHORT) as a:
         await stuck.inside.wait()
-        reach.away = True
-        async with asyncio.timeout(30):
-            await stuck.cancelled.wait()
-        status = a.status()
-        assert status.state is State.RETRYING
-        assert isinstance(status.error, StoreUnavailableError)
-        stuck.go.set()
-        reach.away = False
+        with reach.gone():
+            async with asyncio.timeout(30):
+                await stuck.cancelled.wait()
+            status = a.status()
+            assert status.state is State.RETRYING
+            assert isinstance(status.error, StoreUnavailableError)
+            stuck.go.set()
         await handled.until(10)
         await a.balanced()
         assert a.status().error is None
@@ -361,10 +373,7 @@ async def test_while_the_store_is_away_nothing_is_handled(store: Store) -> None:
 async def test_a_worker_that_dies_is_replaced(store: Store) -> None:
     """Its leases were not released: they expire, and the others take over."""
     handled = Handled()
-    a, b = (
-        work(store, "w", handled.of(o), owner=o, partitions=4, lease=SHORT)
-        for o in "ab"
-    )
+    a, b = two(store, handled, 4, SHORT)
     async with a, b:
         assert await shares(a, b) == [2, 2]
         assert a._task is not None
@@ -484,32 +493,37 @@ def test_a_handler_may_take_longer_than_a_lease() -> None:
     run_virtually(stop_late())
 
 
+Trouble = Callable[[Away], AbstractContextManager[None]]
+
+
 @pytest.mark.parametrize(
-    ("port", "part", "on"),
-    [(None, 0.5, True), (None, 0.3, False), ("list", 3, False), ("list", 3, True)],
+    ("trouble", "part"),
+    [
+        (lambda reach: reach.stalled(on=True), 0.5),
+        (lambda reach: reach.stalled(on=False), 0.3),
+        (lambda reach: reach.gone(), 0.3),
+        (lambda reach: reach.stalled("list", on=True), 3),
+        (lambda reach: reach.stalled("list", on=False), 3),
+    ],
 )
-def test_a_stall_costs_no_lease(port: str | None, part: float, on: bool) -> None:
+def test_a_stall_costs_no_lease(trouble: Trouble, part: float) -> None:
     """Not one of half a lease, nor a third where what was asked is never answered.
 
     However long only the look at the others takes, leases are renewed.
     """
     for n in range(30):
         handled = Handled()
-        run_virtually(through_a_stall(handled, n / 30, port, part, on=on))
+        run_virtually(through(trouble, handled, n / 30, part))
         handled.check(20)
 
 
 def far_away() -> Away:
-    """Make a store in memory, on the loop's clock."""
-    loop, start = asyncio.get_running_loop(), datetime(2013, 1, 1, tzinfo=UTC)
-    now = lambda: start + timedelta(seconds=loop.time())  # noqa: E731
-    return Away(memory_store(CODEC, now=now))
+    """Make a store that does what it is told to, on the loop's clock."""
+    return Away(on_the_loops_clock())
 
 
-async def through_a_stall(
-    handled: Handled, at: float, port: str | None, part: float, *, on: bool
-) -> None:
-    """Work while the store stalls *at* so many leases for *part* of one."""
+async def through(trouble: Trouble, handled: Handled, at: float, part: float) -> None:
+    """Work while there is *trouble*, *at* so many leases, for *part* of one."""
     reach, lease = far_away(), LONG.total_seconds()
     worker = work(
         reach.store, "w", handled.of("a"), owner="a", partitions=2, lease=LONG
@@ -519,7 +533,7 @@ async def through_a_stall(
         had = [(p.partition, p.token) for p in worker.status().partitions]
         await asyncio.sleep(at * lease)
         await fill(reach.store, 10)
-        with reach.stalled(port, on=on):
+        with trouble(reach):
             await asyncio.sleep(part * lease)
         await fill(reach.store, 10)
         await asyncio.sleep(3 * lease)
@@ -562,10 +576,7 @@ def test_a_slow_store_is_put_up_with(latency: float) -> None:
     async def slow() -> None:
         reach, handled = far_away(), Handled()
         reach.latency = latency * LONG.total_seconds()
-        a, b = (
-            work(reach.store, "w", handled.of(o), owner=o, partitions=6, lease=LONG)
-            for o in "ab"
-        )
+        a, b = two(reach.store, handled, 6, LONG)
         async with a, b:
             await fill(reach.store, 40)
             for worker in (a, b):
@@ -607,10 +618,7 @@ def test_what_cannot_be_taken_costs_nothing_that_is_there() -> None:
 
     async def take_over() -> None:
         reach, handled = far_away(), Handled()
-        a, b = (
-            work(reach.store, "w", handled.of(o), owner=o, partitions=4, lease=LONG)
-            for o in "ab"
-        )
+        a, b = two(reach.store, handled, 4, LONG)
         async with a:
             async with b:
                 for worker in (a, b):
@@ -630,10 +638,7 @@ def test_a_release_that_is_not_answered_expires() -> None:
 
     async def hand_over() -> None:
         reach, handled = far_away(), Handled()
-        a, b = (
-            work(reach.store, "w", handled.of(o), owner=o, partitions=4, lease=LONG)
-            for o in "ab"
-        )
+        a, b = two(reach.store, handled, 4, LONG)
         async with asyncio.timeout(20 * LONG.total_seconds()), a:
             assert await shares(a) == [4]
             with reach.stalled("release", on=False):

@@ -3,7 +3,7 @@
 In each beat, a third of a lease long, a worker renews its leases, looks who else is
 there, gives up what is more than its share and takes what nobody has. Nobody leads.
 What the store leaves unanswered for a third of a lease is asked again, renewals at
-once, so that one that is away for half a lease costs none.
+once, so that one that stalls for half a lease costs none.
 What two workers may believe at the same time does not matter: each checkpoint carries
 the token of its lease, so only one of them can move it. Only the store's clock says
 when a lease is over; the event loop's says how long ago it was renewed.
@@ -240,17 +240,16 @@ class Worker(Generic[E]):
                     async with asyncio.timeout(self._answer):
                         renew = self._store.leases.renew
                         lease = await renew(leased.lease, self._lease)
-                    break
                 except (StoreError, TimeoutError) as error:
                     _log.warning("lease %r not renewed: %r", leased.lease.name, error)
-                    if isinstance(error, StoreError):
-                        return
-            else:
+                    if isinstance(error, TimeoutError):
+                        continue
+                    return
+                if lease is None:
+                    leased.lose()
+                else:
+                    leased.renewed(lease, self._until(asked))
                 return
-        if lease is None:
-            leased.lose()
-        else:
-            leased.renewed(lease, self._until(asked))
 
     async def _rebalance(self, sight: Sight, over: float) -> None:
         due = sight.of(self.owner)

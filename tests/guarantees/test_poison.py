@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -29,7 +29,6 @@ from evsrc import (
     SubscriptionStateError,
     Transactional,
     Write,
-    memory_store,
     new_id,
     retry_then,
     subscribe,
@@ -37,8 +36,8 @@ from evsrc import (
 from evsrc.ports import Checkpoint, EventStore, SaveCheckpoint, SaveDeadLetter
 from evsrc.runtime.delivery import State
 from evsrc.runtime.letters import Letters
-from evsrc.testing import CODEC, Fact, run_virtually
-from tests.conftest import OpenStore
+from evsrc.testing import Fact, run_virtually
+from tests.conftest import OpenStore, on_the_loops_clock
 from tests.guarantees.test_subscriptions import QUICK, SOON, fill
 
 Store = EventStore[Any]
@@ -484,8 +483,7 @@ def test_a_long_redrive_keeps_its_lease() -> None:
 
 
 async def redrive_for_long() -> None:
-    loop, start = asyncio.get_running_loop(), datetime(2013, 1, 1, tzinfo=UTC)
-    store = memory_store(CODEC, now=lambda: start + timedelta(seconds=loop.time()))
+    store = on_the_loops_clock()
     await fill(store, 1)
     inside, gate, handler = asyncio.Event(), asyncio.Event(), Handler({0})
 

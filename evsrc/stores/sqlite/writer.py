@@ -264,9 +264,10 @@ class Writer:
     def _look_for_others(self) -> None:
         """Tell who watches, once, if others have committed since the last look."""
         (version,) = self.db.execute("PRAGMA data_version").fetchone()
-        if self.watch is not None and self.data_version not in (None, version):
-            self.watch()
-            self.watch = None
+        if self.data_version not in (None, version):
+            watch, self.watch = self.watch, None
+            if watch is not None:
+                watch()
         self.data_version, self.next_look = version, time.monotonic() + _LOOK
 
     def open(self) -> None:
