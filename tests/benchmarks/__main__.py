@@ -7,6 +7,7 @@ within a round count, because the machine is never quiet.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import tempfile
 from collections.abc import Generator
@@ -37,6 +38,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=Path("benchmarks.json"))
     parser.add_argument("--folder", type=Path, help="for databases; on a real disk")
     parser.add_argument(
+        "--programs",
+        type=Path,
+        metavar="FOLDER",
+        help="of another PostgreSQL than the tests run with",
+    )
+    parser.add_argument(
         "--cpu", action="store_true", help="measure all rates by CPU time"
     )
     parser.add_argument(
@@ -65,7 +72,10 @@ def _server(arguments: argparse.Namespace) -> Generator[str]:
         url = ""
         if any(name.startswith(("postgresql", "boundary")) for name in names):
             try:
-                url = stack.enter_context(start_postgres()).url
+                server = stack.enter_context(
+                    start_postgres(programs=arguments.programs)
+                )
+                url = server.url
             except PostgresNotFoundError as error:
                 print(error)
         yield url
@@ -151,7 +161,8 @@ def main() -> None:
             found = growth.run(Path(folder), server, arguments.stores, *sizes)
         else:
             found = _rows(arguments, _bench(arguments, folder, server))
-    _keep(arguments.json, arguments.what, {**report.environment(), **found})
+        where = asyncio.run(report.environment(server))
+    _keep(arguments.json, arguments.what, {**where, **found})
 
 
 def _keep(path: Path, what: str, found: dict[str, Any]) -> None:

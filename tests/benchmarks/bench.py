@@ -130,6 +130,17 @@ class Bench:
         )
 
 
+async def postgresql_version(dsn: str) -> str:
+    """Tell which PostgreSQL serves a database."""
+    import asyncpg
+
+    db = await asyncpg.connect(dsn)
+    try:
+        return ".".join(map(str, db.get_server_version()[:2]))
+    finally:
+        await db.close()
+
+
 async def execute(dsn: str, statement: str) -> None:
     """Run one statement on a PostgreSQL database."""
     import asyncpg

@@ -171,6 +171,35 @@ async def postgresql_catch_up(bench: Bench) -> float:
     return await _pages(bench, save=True)
 
 
+async def postgresql_live(bench: Bench) -> tuple[float, ...]:
+    """One INSERT, then a task that has waited decodes the event."""
+    signal = Signal()
+    versions = iter(range(1, 10**9))
+    written: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+
+    async def read() -> None:
+        while True:
+            _, _, kind, _, data = await written.get()
+            _decoders[kind](data)
+            signal.fire()
+
+    async with _open(await bench.database(), new=True) as db:
+        insert = await db.prepare(_INSERT)
+
+        async def act() -> float:
+            row = _row("account-0", next(versions))
+            seen, began = signal.arm(), perf_counter()
+            await insert.fetch(*row)
+            written.put_nowait(row)
+            return await seen - began
+
+        task = asyncio.create_task(read())
+        try:
+            return await bench.latency(act)
+        finally:
+            task.cancel()
+
+
 async def postgresql_live_across(bench: Bench) -> tuple[float, ...]:
     """INSERT and NOTIFY in one transaction, a listener that selects and decodes."""
     signal = Signal()

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any, Final
 
+from .bench import postgresql_version
 from .rows import Metric, Row, Versus
 
 Values = dict[str, list[float]]
@@ -79,12 +80,13 @@ def summary(row: Row, metric: Metric, values: Values) -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, Any]:
-    """Say where this ran."""
+async def environment(server: str) -> dict[str, Any]:
+    """Say where this ran; *server*: the DSN of a PostgreSQL server, if there was one."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
+        "postgresql": await postgresql_version(server) if server else None,
         "system": platform.platform(),
         "cores": os.cpu_count(),
     }
