@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from evsrc import Batched, Delivery, Query, State, Write, subscribe
+from evsrc.core.codec import Envelope
 from evsrc.core.errors import DuplicateEventError, SerializationError
-from evsrc.core.event import Recorded
+from evsrc.core.event import NO_METADATA, Metadata, NewEvent, Recorded
 from evsrc.core.expectation import ANY
 from evsrc.ports import Appended, AtHand, EventStore, Page
 from evsrc.runtime.subscribe import Subscription
@@ -107,6 +109,28 @@ async def test_those_who_fly_alone_are_read_right(store: Store) -> None:
         assert handed == read.events[: len(handed)]  # perhaps the first went ahead
 
 
+@pytest.mark.parametrize("evsrc_back_end", HANDED, indirect=True)
+async def test_one_after_the_other_is_handed_over_as_it_is_read(
+    open_store: OpenStore,
+) -> None:
+    """With what its envelope says, for codecs that ask for that."""
+
+    def restore(type: str, data: bytes, envelope: Envelope) -> Any:
+        return CODEC.decode(type, data), envelope
+
+    async with await open_store(replace(CODEC, restore=restore)) as store:
+        for n in range(6):
+            head = await store.head()
+            here = asyncio.create_task(store.changed(head, timeout=SOON))
+            await asyncio.sleep(0)
+            metadata = Metadata(actor_id="ann") if n % 2 else NO_METADATA
+            event = NewEvent[Any](Tagged(n), uuid4(), metadata)
+            await store.append(Write(A, [event], n))
+            at_hand = await here
+            assert at_hand is not None
+            assert at_hand.page == await store.read_all(after=head)
+
+
 async def test_a_store_that_reads_otherwise_is_read(store: Store) -> None:
     """Events that a wrapped `read_all` leaves out are not delivered to those who wait."""
     seen = Seen()
@@ -191,8 +215,11 @@ async def test_what_came_between_is_not_left_out(open_store: OpenStore) -> None:
     assert seen.numbers == [1, 2]
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("evsrc_back_end", HANDED, indirect=True)
-async def test_what_cannot_be_read_stops_who_waits(open_store: OpenStore) -> None:
+async def test_what_cannot_be_read_stops_who_waits(
+    open_store: OpenStore, alone: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """An event that cannot be decoded is not passed because it was at hand."""
 
     def decode(type: str, data: bytes) -> Any:
@@ -206,11 +233,14 @@ async def test_what_cannot_be_read_stops_who_waits(open_store: OpenStore) -> Non
         await open_store(codec) as store,
         waiting(store, seen.one) as subscription,
     ):
-        await append(store, 11, 12)
-        await append(store, 13, 14)
+        for numbers in ([11], [12]) if alone else ([11, 12],):
+            await subscription.wait_for(await append(store, *numbers), SOON)
+            await until(lambda: subscription._run.waiting is not None)
+        await append(store, *([13] if alone else [13, 14]))
         await until(lambda: subscription.state is State.FAILED)
         assert isinstance(subscription.error, SerializationError)
     assert seen.numbers == [11, 12]
+    assert "asyncio" not in {record.name for record in caplog.records}
 
 
 async def test_a_live_subscription_stays_live(store: Store) -> None:

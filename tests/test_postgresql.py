@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,9 @@ from evsrc import (
     Conflict,
     Delivery,
     DuplicateEventError,
+    InvalidEventError,
     NewEvent,
+    Opaque,
     Park,
     PostgreSQLCheckpointRepository,
     PostgreSQLDLQRepository,
@@ -44,6 +47,7 @@ from evsrc import (
     StoreUnavailableError,
     StreamName,
     Transactional,
+    TransactionError,
     Write,
     migration_sql,
     postgresql_store,
@@ -51,6 +55,7 @@ from evsrc import (
 )
 from evsrc.core.expectation import Expected
 from evsrc.ports import Checkpoint, EventStore, Transaction
+from evsrc.stores.postgresql import writer
 from evsrc.stores.postgresql.schema import Names, Ordering
 from evsrc.testing import CODEC, Fact, Note, Tagged, start_postgres, store_checks
 from evsrc.testing.servers import PostgresServer
@@ -714,6 +719,330 @@ async def test_an_append_that_waits_too_long_says_that_nothing_was_written(
                 await store.append(write(2))
         await store.append(write(3))
         assert await numbers(store) == [1, 3]
+
+
+HERE, THERE, NEW = (StreamName("s", name) for name in ("1", "2", "3"))
+USED = facts(7)
+
+
+class Calls:
+    """Which functions of the store its own connections call; !: in vain, by an error."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.connections: list[Any] = []
+
+    async def init(self, connection: Any) -> None:
+        self.connections.append(connection)
+        connection.add_query_logger(self._log)
+
+    def _log(self, done: Any) -> None:
+        found = re.match(r"SELECT (?:\* FROM )?\S+evsrc_(append\w*)", done.query)
+        if found:
+            self.made.append(found[1] + "!" * (done.exception is not None))
+
+    async def of(self, store: Store, *writes: Write[Any], also: Any = ()) -> Any:
+        """Append; give the verdict, and the functions that were called for it."""
+        await asyncio.sleep(0)  # the log is told in the loop's next turn
+        self.made.clear()
+        try:
+            done = await store.append(*writes, also=also)
+        except DuplicateEventError as error:
+            done = error
+        await asyncio.sleep(0)
+        return done, list(self.made)
+
+    async def tell(self, statement: str) -> None:
+        """Execute a statement on each connection, as soon as it is not in use."""
+        for connection in self.connections:
+            told = False
+            while not told:
+                try:
+                    await connection.execute(statement)
+                    told = True
+                except asyncpg.InterfaceError:  # it gives notice
+                    await asyncio.sleep(0)
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()
+
+
+async def settled(store: Store) -> None:
+    """Append twice: the second time on the connection that appends keep."""
+    for version in range(2):
+        await store.append(Write(StreamName("other", "1"), facts(1), version))
+
+
+@pytest.mark.parametrize(
+    ("writes", "also", "alone", "outcome"),
+    [
+        ([Write(HERE, facts(1), 4)], (), True, Appended),
+        ([Write(HERE, facts(1), ANY)], (), True, Appended),
+        ([Write(THERE, facts(1), 1)], (), True, Appended),
+        ([Write(HERE, facts(1), 3)], (), False, Conflict),
+        ([Write(HERE, facts(1), NO_STREAM)], (), False, Conflict),
+        ([Write(NEW, facts(1), 0)], (), False, Appended),
+        ([Write(HERE, facts(1, 2), 4)], (), False, Appended),
+        ([Write(HERE, facts(1), 4), Write(THERE, facts(1), 1)], (), False, Appended),
+        ([Write(HERE, facts(1), 4)], [SaveCheckpoint("p", 4)], False, Appended),
+        ([Write(HERE, [NewEvent(Tagged(1, ("x",)), uuid4())], 4)], (), False, Appended),
+        (
+            [Write(HERE, facts(1), AppendCondition(Query.of(categories=["x"])))],
+            (),
+            False,
+            Appended,
+        ),
+        ([Write(THERE, USED, ANY)], (), False, Appended),
+        ([Write(HERE, USED, ANY)], (), False, DuplicateEventError),
+    ],
+)
+async def test_one_more_event_takes_no_look(
+    writes: list[Write[Any]],
+    also: Any,
+    alone: bool,
+    outcome: Any,
+    evsrc_postgres_database: str,
+    calls: Calls,
+) -> None:
+    """Of a stream that is known; what is more than that is judged by the database."""
+    url, connect = evsrc_postgres_database, {"init": calls.init}
+    async with await postgresql_store(url, CODEC, connect=connect) as store:
+        await settled(store)
+        await store.append(Write(THERE, USED, 0))
+        for version in range(4):
+            await store.append(Write(HERE, facts(version), version))
+        hour = timedelta(hours=1)
+        waiting = asyncio.create_task(store.changed(7, timeout=hour))
+        await asyncio.sleep(0)
+        done, made = await calls.of(store, *writes, also=also)
+        assert isinstance(done, outcome)
+        assert (made == ["append_next"]) == alone, made
+        if any(write.events is USED for write in writes):
+            assert made == ["append_next!", "append"]
+        if alone:
+            found = await waiting
+            assert found is not None
+            (recorded,) = found.page.events
+            assert (recorded.version, found.page.reached) == (done.version, 8)
+            assert (await store.read_all(after=7)).events == (recorded,)
+        waiting.cancel()
+        added = sum(len(write.events) for write in writes)
+        fresh = isinstance(done, Appended) and not done.repeated
+        assert await store.head() == 7 + fresh * added
+        (last,) = (await store.read_stream(HERE, backward=True, limit=1)).events
+        done = await store.append(Write(HERE, facts(9), last.version))
+        assert isinstance(done, Appended)
+        assert await store.verify() == ()
+
+
+async def test_appends_that_share_a_call_make_their_streams_known(
+    evsrc_postgres_database: str, calls: Calls
+) -> None:
+    """So do several writes of one append, and several events of one write."""
+    url, connect = evsrc_postgres_database, {"init": calls.init}
+    async with await postgresql_store(url, CODEC, connect=connect) as store:
+        await settled(store)
+        both = Write(HERE, facts(1), 0), Write(THERE, facts(1), 0)
+        await asyncio.gather(*map(store.append, both))
+        assert (await calls.of(store, Write(THERE, facts(2), 1)))[1] == ["append_next"]
+        await store.append(Write(HERE, facts(2, 3), 1), Write(THERE, facts(3), 2))
+        done, made = await calls.of(store, Write(HERE, facts(4), 3))
+        assert (done.version, done.position, made) == (4, 9, ["append_next"])
+        again = Write(NEW, facts(1), 0), both[1], Write(HERE, facts(5), 4)
+        done = await asyncio.gather(*map(store.append, again))
+        assert [(one.version, one.repeated) for one in done] == [
+            (1, False),
+            (1, True),
+            (5, False),
+        ]
+        _, made = await calls.of(store, Write(HERE, facts(6), 5))
+        assert made == ["append_one"], "others were about just now"
+        assert (await calls.of(store, Write(THERE, facts(4), 3)))[1] == ["append_next"]
+        assert await store.verify() == ()
+
+
+async def test_writers_that_take_turns_take_a_look(
+    evsrc_postgres_database: str, calls: Calls
+) -> None:
+    """One that finds the log elsewhere looks where it is, until it is alone again."""
+    url, connect = evsrc_postgres_database, {"init": calls.init}
+    versions, heads = (
+        {HERE: iter(range(99)), THERE: iter(range(99))},
+        iter(range(3, 99)),
+    )
+
+    async def made(store: Store, stream: StreamName) -> list[str]:
+        done, made = await calls.of(
+            store, Write(stream, facts(1), next(versions[stream]))
+        )
+        assert done.position == next(heads)
+        return [name.removeprefix("append_") for name in made]
+
+    async with (
+        await postgresql_store(url, CODEC, connect=connect) as one,
+        await postgresql_store(url, CODEC, connect=connect) as two,
+    ):
+        await settled(one)
+        assert [await made(one, HERE) for _ in range(3)] == [["one"], *[["next"]] * 2]
+        assert await made(two, THERE) == ["one"]
+        assert await made(one, HERE) == ["next", "one"]  # in vain
+        for _ in range(3):
+            assert await made(two, THERE) == ["one"]
+            assert await made(one, HERE) == ["one"]
+        assert [await made(one, HERE) for _ in range(3)] == [["one"], *[["next"]] * 2]
+        assert await made(two, HERE) == ["one"]
+        version = next(versions[HERE])
+        behind = Write(HERE, facts(1), version - 1)
+        conflict, judged = (
+            Conflict(HERE, version - 1, version),
+            ["append_one", "append"],
+        )
+        assert await calls.of(one, behind) == (conflict, ["append_next", *judged])
+        assert await calls.of(one, behind) == (conflict, judged), "once is enough"
+        for n in range(3):
+            await one.append(Write(HERE, facts(n), ANY))
+        await two.append(Write(HERE, facts(1), ANY))
+        for version in range(2):
+            await one.append(Write(NEW, facts(1), version))
+        behind = Write(HERE, facts(1), ANY)
+        assert (await calls.of(one, behind))[1] == ["append_one"], "two was there"
+        assert await one.verify() == ()
+
+
+async def test_a_new_connection_takes_a_look(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any], calls: Calls
+) -> None:
+    """It may be one to another server, where the log is not what it was."""
+    url, connect = evsrc_postgres_database, {"init": calls.init}
+    async with await postgresql_store(url, CODEC, connect=connect) as store:
+        for version in range(3):
+            await store.append(Write(HERE, facts(version), version))
+        for connection in calls.connections:
+            process = connection.get_server_pid()
+            await db.execute("SELECT pg_terminate_backend($1, 5000)", process)
+        await until(lambda: all(each.is_closed() for each in calls.connections))
+        done, made = await calls.of(store, Write(HERE, facts(1), 3))
+        assert isinstance(done, Appended)
+        assert made == ["append_one"]
+        while made == ["append_one"]:  # notices may take the connection meanwhile
+            done, made = await calls.of(store, Write(HERE, facts(1), done.version))
+            assert isinstance(done, Appended)
+        assert made == ["append_next"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+async def test_one_more_event_that_cannot_be_stored_is_refused(
+    evsrc_postgres_database: str, calls: Calls, name: str
+) -> None:
+    """With nothing sent; the next one is as quick."""
+    url, connect = evsrc_postgres_database, {"init": calls.init}
+    async with await postgresql_store(url, CODEC, connect=connect) as store:
+        await settled(store)
+        await store.append(Write(HERE, facts(1), 0))
+        wrong = NewEvent[Any](Opaque(name, b"{}"), uuid4())
+        for expected in (1, ANY):
+            with pytest.raises(InvalidEventError):
+                await store.append(Write(HERE, [wrong], expected))
+        assert (await calls.of(store, Write(HERE, facts(2), 1)))[1] == ["append_next"]
+
+
+async def test_one_more_event_is_refused_inside_a_transaction(
+    evsrc_postgres_database: str,
+) -> None:
+    """As any append that would wait for the transaction that its caller is in."""
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        await settled(store)
+        await store.append(Write(HERE, facts(1), 0))
+        async with store.transaction() as tx:
+            with pytest.raises(TransactionError, match=r"append with `tx\.append`"):
+                await store.append(Write(HERE, facts(2), 1))
+            await tx.append(Write(HERE, facts(2), 1))
+        assert await numbers(store, HERE) == [1, 2]
+
+
+async def test_not_more_than_so_many_streams_are_known(
+    evsrc_postgres_database: str, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that writes to ever new streams does not grow."""
+    monkeypatch.setattr(writer, "_MOST_STREAMS", 3)
+    url, connect = evsrc_postgres_database, {"init": calls.init}
+    async with await postgresql_store(url, CODEC, connect=connect) as store:
+        await settled(store)
+        for n in range(4):
+            await store.append(Write(StreamName("many", str(n)), facts(1), 0))
+        for n, name in ((3, "append_next"), (0, "append_one")):
+            write = Write(StreamName("many", str(n)), facts(1), 1)
+            assert (await calls.of(store, write))[1] == [name]
+
+
+async def test_an_ordering_that_somebody_changes_ends_appends(
+    evsrc_postgres_database: str, db: asyncpg.Connection[Any]
+) -> None:
+    """Also of events of a stream that is known."""
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        await settled(store)
+        await store.append(Write(HERE, facts(1), 0))
+        await db.execute("UPDATE evsrc_log SET ordering = 'concurrent'")
+        with pytest.raises(SchemaError, match="ordering"):
+            await store.append(Write(HERE, facts(2), 1))
+        assert await numbers(store, HERE) == [1]
+
+
+async def test_durability_is_asked_for_at_each_append(
+    evsrc_postgres_database: str, calls: Calls
+) -> None:
+    """Also of an event of a stream that is known."""
+    url, connect = evsrc_postgres_database, {"init": calls.init}
+    async with await postgresql_store(url, CODEC, connect=connect) as store:
+        for version in range(2):
+            await store.append(Write(HERE, facts(version), version))
+        await calls.tell("SET synchronous_commit = off")
+        with pytest.raises(StoreUnavailableError, match="synchronous_commit=off"):
+            await store.append(Write(HERE, facts(2), 2))
+        await calls.tell("SET synchronous_commit = on")
+        assert isinstance(await store.append(Write(HERE, facts(2), 2)), Appended)
+
+
+@pytest.mark.parametrize("lock", ["the line", "the log", "a table"])
+async def test_one_more_event_waits_in_line(
+    evsrc_postgres_database: str,
+    db: asyncpg.Connection[Any],
+    calls: Calls,
+    lock: str,
+) -> None:
+    """It waits as long as any append, and then nothing of it is written."""
+    url, half = evsrc_postgres_database, timedelta(seconds=0.5)
+    connect = {"init": calls.init}
+    async with await postgresql_store(
+        url, CODEC, timeout=half, connect=connect
+    ) as store:
+        for version in range(2):
+            await store.append(Write(HERE, facts(version), version))
+        async with db.transaction():
+            if lock == "the line":  # as whoever has judged, and not yet written
+                line = (
+                    "SELECT pg_advisory_xact_lock(7701, 'evsrc_event'::regclass::int)"
+                )
+                await db.execute(line)
+            elif lock == "the log":
+                await store.within(db).append(Write(THERE, facts(1), 0))
+            else:
+                await db.execute("LOCK TABLE evsrc_event IN SHARE MODE")
+            with pytest.raises(StoreBusyError, match="lock timeout"):
+                await store.append(Write(HERE, facts(2), 2))
+        assert isinstance(await store.append(Write(HERE, facts(2), 2)), Appended)
+        assert await numbers(store, HERE) == [0, 1, 2]
+        async with db.transaction():
+            await store.within(db).append(Write(THERE, facts(2), ANY))
+            waiting = asyncio.create_task(calls.of(store, Write(HERE, facts(3), 3)))
+            while not await store_locks(url, WAITING):
+                await asyncio.sleep(0)
+        done, made = await waiting
+        assert isinstance(done, Appended)
+        assert made[-1] == "append_one"
+        assert await store.verify() == ()
 
 
 async def test_a_checkpoint_moves_by_itself(

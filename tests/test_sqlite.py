@@ -524,7 +524,7 @@ USED = facts(7)
         ([Write(HERE, facts(1, 2), 4)], (), False, Appended),
         ([Write(HERE, facts(1), 4), Write(THERE, facts(1), 1)], (), False, Appended),
         ([Write(HERE, facts(1), 4)], [SaveCheckpoint("p", 4)], False, Appended),
-        ([Write(HERE, [NewEvent(Tagged(1), uuid4())], 4)], (), False, Appended),
+        ([Write(HERE, [NewEvent(Tagged(1, ("x",)), uuid4())], 4)], (), False, Appended),
         (
             [Write(HERE, facts(1), AppendCondition(Query.of(categories=["x"])))],
             (),
@@ -541,8 +541,9 @@ async def test_one_more_event_is_one_statement(
     """Of a stream that is known; what is more than that takes a transaction."""
     async with await sqlite_store(tmp_path / "events.db", CODEC) as store:
         await store.append(Write(THERE, USED, 0))
-        for version in range(4):
+        for version in range(3):
             await store.append(Write(HERE, facts(version), version))
+        await store.append(Write(HERE, [NewEvent(Tagged(3), uuid4())], 3))
         await store.append(Write(NEW, facts(1), 7))  # known not to be there
         await store.append(Write(HERE, facts(1), 7))
         hour = timedelta(hours=1)

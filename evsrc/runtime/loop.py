@@ -67,7 +67,8 @@ class Loop(Generic[E]):
                     await self._turn()
                 except LeftError:
                     self._drop_ahead()
-                await self._attend()
+                if self._run.held:
+                    await self._attend()
         except asyncio.CancelledError:
             if not self._run.stopping:
                 self._run.end(State.STOPPED)
@@ -105,7 +106,8 @@ class Loop(Generic[E]):
         if not self._begun:
             await self._begin()
         page = await self._next_page()
-        await self._parking.refresh()
+        if self._parking.held:
+            await self._parking.refresh()
         delivering, head = self._deliver(page), page.head
         del page  # see there
         await delivering

@@ -57,7 +57,7 @@ def encode_write(write: Write[E], codec: Codec[E]) -> EncodedWrite:
     name, encode, news = codec.name, codec.encode, write.events
     types = [name(new.event) for new in news]
     metas = [
-        None if new.metadata is NO_METADATA else _packed_metadata(new.metadata)
+        None if new.metadata is NO_METADATA else packed_metadata(new.metadata)
         for new in news
     ]
     tags = None
@@ -75,7 +75,12 @@ def encode_write(write: Write[E], codec: Codec[E]) -> EncodedWrite:
     )
 
 
-def _packed_metadata(metadata: Metadata) -> bytes | None:
+def packed_metadata(metadata: Metadata) -> bytes | None:
+    """Encode an event's metadata; None: there are none.
+
+    Raises:
+        InvalidEventError: a value cannot be stored.
+    """
     try:
         packed = _encode_metadata(metadata)
     except (TypeError, ValueError, NotImplementedError) as error:
@@ -124,6 +129,16 @@ def added_by(codec: Codec[E], jobs: Sequence[Job]) -> Added[E]:
         return Page((recorded,), position, position)
 
     return lone_page
+
+
+def read_back(codec: Codec[E], type: str, data: bytes, envelope: Envelope) -> E | None:
+    """Decode what is being committed; None: a reader will say what is wrong with it."""
+    try:
+        if codec.restore is None:
+            return codec.decode(type, data)
+        return codec.restore(type, data, envelope)
+    except BaseException:  # noqa: BLE001 - what is committed must not seem to fail
+        return None
 
 
 def _nothing(_: Sequence[Verdict], __: int) -> None: ...
@@ -183,6 +198,7 @@ class Commits:
         self.flight: asyncio.Task[None] | None = None  # that of several appends
         self.alone = False  # nobody else came while the last append was in flight
         self.closing = False
+        self.landed: asyncio.Event | None = None  # somebody waits for a flight of one
         self.line = Line(store)
 
     async def submit(self, job: Job) -> Appended | Conflict:
@@ -193,7 +209,8 @@ class Commits:
         """
         if self.closing:
             raise StoreClosedError(self.store)
-        self.line.refuse_inside()
+        if self.line.open:
+            self.line.refuse_inside()
         if self.alone and not self.flying:
             verdict = await self._fly_alone(job)
         else:
@@ -213,10 +230,27 @@ class Commits:
                 (verdict,) = await self.commit((job,))
                 return verdict
         finally:
-            self.flying = False
-            if self.waiting:
-                self.alone = False
-                self._start()
+            self.land()
+
+    def take_off(self) -> bool:
+        """Begin a flight of one append, unless somebody else is about.
+
+        The flight is the caller's: he commits, and then must `land`. It does not keep
+        off transactions that are held.
+        """
+        if self.flying or not self.alone or self.closing or self.line.open:
+            return False
+        self.flying = True
+        return True
+
+    def land(self) -> None:
+        """End a flight of one append."""
+        self.flying = False
+        if self.waiting:
+            self.alone = False
+            self._start()
+        if self.landed is not None:
+            self.landed.set()
 
     def _start(self) -> None:
         self.flying = True
@@ -267,5 +301,5 @@ class Commits:
                     if self.flight is not None:
                         await asyncio.wait([self.flight])
                     else:
-                        async with self.line.lock:
-                            pass
+                        self.landed = self.landed or asyncio.Event()
+                        await self.landed.wait()

@@ -23,6 +23,7 @@ _OFFSET: Final = 2**31
 _LOWERED: Final = 2 * _OFFSET % _PRIME  # by what crc and seal together are stored lower
 
 
+@lru_cache(maxsize=10_000)
 def stream_salt(category: str, id: str) -> int:
     """Give the part of a checksum that is the same for a whole stream."""
     return crc32(f"{category}\0{id}".encode())

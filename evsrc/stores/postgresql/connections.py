@@ -301,17 +301,9 @@ class Kept:
         """Lend one that the pool takes away from whoever had it."""
         return _Lent(self, once=True)
 
-    def ready(self, *, again: bool) -> tuple[Db, AsyncExitStack] | None:
-        """Give the one that was used last, if that is at hand and of use."""
-        found = self._at_hand(again=again)
-        return found.pop() if found and not is_gone(found[-1][0]) else None
-
-    def _at_hand(self, *, again: bool) -> list[tuple[Db, AsyncExitStack]]:
-        return (self.first if again or not self.waiting else []) or self.second
-
     async def next(self, *, again: bool) -> tuple[Db, AsyncExitStack]:
         """Give a connection, and what gives it back to the pool."""
-        while found := self._at_hand(again=again):
+        while found := (self.first if again or not self.waiting else []) or self.second:
             db, lent = found.pop()
             if not is_gone(db):
                 return db, lent
@@ -351,8 +343,11 @@ class _Lent:
         self._once = once
 
     async def __aenter__(self) -> Db:
-        kept, again = self._from, self._again
-        self._db, self._lent = kept.ready(again=again) or await kept.next(again=again)
+        first = self._from.first
+        if self._again and first and not is_gone(first[-1][0]):  # in few steps
+            self._db, self._lent = first.pop()
+        else:
+            self._db, self._lent = await self._from.next(again=self._again)
         return self._db
 
     async def __aexit__(

@@ -16,31 +16,29 @@ from contextlib import (
 )
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import asyncpg
 
 from ...core.codec import Codec
-from ...core.errors import EvsrcError, InvalidEventError, StoreUnavailableError
+from ...core.errors import EvsrcError, StoreUnavailableError
 from ...core.event import E
 from ...ports import (
     Also,
     Append,
     Appended,
-    AtHand,
     BeginTransaction,
     Changed,
     Conflict,
     EventStore,
-    Page,
-    ReadAll,
     Transaction,
     Write,
 )
-from ..commits import Added, Commits, Job, added_by, encode_write
+from ..commits import Job
 from ..transactions import watched
 from ..wakeup import Wakeup
 from .ahead import Ahead
+from .appending import Appending, Encoder
 from .connections import (
     Db,
     Kept,
@@ -56,7 +54,7 @@ from .reader import Reader
 from .schema import Names, Ordering, Statements, check
 from .schema import migrate as migrate_schema
 from .transactions import on_connection, own_transaction
-from .writer import Writer, packed_change
+from .writer import Writer
 
 Source: TypeAlias = "str | asyncpg.Pool[Any] | Callable[[], Any]"
 """A DSN, an asyncpg pool, or SQLAlchemy's `async_sessionmaker` over asyncpg."""
@@ -77,95 +75,6 @@ class PostgreSQLStore(EventStore[E]):
     """
 
     within: Callable[[Any], EventStore[E]]
-
-
-class _Encoder(Generic[E]):
-    """Turns writes into jobs; the codec checks events on the way."""
-
-    def __init__(self, codec: Codec[E]) -> None:
-        self.codec = codec
-        self.types: set[str] = set()
-
-    def job(self, writes: Sequence[Write[E]], also: Sequence[Also]) -> Job:
-        encoded = tuple([encode_write(write, self.codec) for write in writes])
-        for write in encoded:
-            if not self.types.issuperset(write.types):
-                self.types.update(map(_checked_type, write.types))
-        changes = tuple(map(packed_change, also)) if also else ()
-        return Job(encoded, changes, sum([len(write.ids) for write in encoded]))
-
-
-def _checked_type(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidEventError(name, str(error)) from error
-    if "\0" in name:
-        raise InvalidEventError(name, "the stored name holds a NUL")
-    return name
-
-
-class _Appending(Generic[E]):
-    """The append side of a store, behind group commit."""
-
-    def __init__(
-        self,
-        encoder: _Encoder[E],
-        writer: Writer,
-        notices: Notices,
-        read_all: ReadAll[E],
-        largest: int,
-    ) -> None:
-        self.encoder = encoder
-        self.read_all = read_all
-        self.writer = writer
-        self.notices = notices
-        where = writer.server.where
-        self.commits = Commits(self.commit, largest=largest, store=where)
-
-    async def append(
-        self, *writes: Write[E], also: Sequence[Also] = ()
-    ) -> Appended | Conflict:
-        return await self.commits.submit(self.encoder.job(writes, also))
-
-    async def save(self, change: Also) -> None:
-        await self.commits.submit(self.encoder.job((), (change,)))
-
-    async def commit(self, jobs: Sequence[Job]) -> Sequence[Any]:
-        codec, writer, page = self.encoder.codec, self.writer, None
-        added: Added[E] | None = None
-
-        def meanwhile() -> None:
-            nonlocal added
-            added = added_by(codec, jobs)
-
-        awaited = self.notices.wakeup.awaited and not writer.concurrent  # else: holes
-        if awaited:
-            asyncio.get_running_loop().call_soon(meanwhile)  # the server is at work
-        verdicts = await writer.commit(jobs)
-        if added is not None and writer.at is not None:
-            page = added(verdicts, writer.at)
-        written = zip(jobs, verdicts, strict=True)
-        if any(job.events and isinstance(v, Appended) for job, v in written):
-            self.committed(writer.head, page)
-        return verdicts
-
-    def committed(self, head: int, page: Page[E] | None = None) -> None:
-        self.notices.wakeup.advance(head, page)
-        self.notices.committed(look=self.writer.concurrent)
-
-    async def changed(self, position: int, *, timeout: timedelta) -> AtHand[E] | None:
-        wakeup = self.notices.wakeup
-        if wakeup.head > position or self.commits.closing:
-            return None
-        self.notices.waiting()
-        page = await wakeup.wait(position, timeout)
-        return None if page is None else AtHand(self.read_all, page)
-
-    async def close(self) -> None:
-        await self.commits.close()
-        await self.notices.close()
-        self.notices.wakeup.rouse()
 
 
 async def postgresql_store(
@@ -253,8 +162,8 @@ async def postgresql_store(
     writer = Writer(server, statements, concurrent=concurrent, lossy=accept_loss)
     head = names.sql("head_concurrent" if concurrent else "head_serial")
     notices = Notices(server, names, wakeup, head)
-    encoder = _Encoder(codec)
-    appending = _Appending(encoder, writer, notices, reader.read_all, largest_commit)
+    encoder = Encoder(codec)
+    appending = Appending(encoder, writer, notices, reader.read_all, largest_commit)
 
     async def close() -> None:
         await appending.close()
@@ -327,7 +236,7 @@ def _within(
     transaction: Any,
     outside: Server,
     statements: Statements,
-    encoder: _Encoder[E],
+    encoder: Encoder[E],
     outer: Writer,
     *,
     ours: bool = False,

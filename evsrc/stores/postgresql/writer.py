@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 from uuid import UUID, uuid4
 from zlib import crc32
 
@@ -25,7 +25,7 @@ from ...core.errors import (
     LeaseLostError,
 )
 from ...core.event import NO_TAGS, StreamName
-from ...core.expectation import AppendCondition, Expect, Expected
+from ...core.expectation import ANY, AppendCondition, Expect, Expected
 from ...core.snapshot import Snapshot
 from ...ports import (
     START,
@@ -57,14 +57,78 @@ _EXPECTED: Final = {Expect.ANY: -1, Expect.NO_STREAM: 0, Expect.STREAM_EXISTS: -
 # the others tell by the change that they are about what was refused
 _APPENDED, _CONFLICT, _REPEATED, _DUPLICATE, _CONDITION = 0, 1, 2, 3, 6
 _RACES: Final = 50
+_MOST_STREAMS: Final = 10_000
 _encode: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
-class _Sent:
-    """Whether a job may have been carried out by a call whose answer never came."""
+class Sent:
+    """Whether jobs may have been carried out by a call whose answer never came."""
 
     unanswered: bool = False
+
+
+Short: TypeAlias = "Callable[[Db], Awaitable[list[Verdict] | None]]"
+"""The call of a function for one kind of append; None: it has to be looked at."""
+Place: TypeAlias = tuple[int, int]
+"""The head before an event, and the version of its stream before it."""
+
+
+class Known:
+    """The log as our last append left it: its head, and versions of streams.
+
+    They are what they were as long as the head is, and the connection the same: nobody
+    adds to a stream without moving the head.
+    """
+
+    __slots__ = ("_alone", "_head", "_process", "_versions", "db")
+
+    def __init__(self) -> None:
+        self.db: Db = None  # what it holds on
+        self._head = self._process = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Take nothing for granted."""
+        self._alone = False  # the last append found the head where the one before did
+        self._versions: dict[StreamName, int] = {}
+
+    def place(self, stream: StreamName, expected: Expected) -> Place | None:
+        """Give the head, and the stream's version if it is known and as expected."""
+        version = self._versions.get(stream)
+        if version is None or not self._alone:
+            return None
+        fits = expected == version or expected is ANY
+        return (self._head, version) if fits else None
+
+    def holds_on(self, db: Db) -> bool:
+        """Tell whether it does on *db*; another connection may be to another server.
+
+        It is the same if the same process serves it, under whatever name a pool lends
+        it.
+        """
+        process = db.get_server_pid()
+        if self._process != process:
+            self.forget()
+        self.db, self._process = db, process
+        return self._alone
+
+    def appended_one(self, stream: StreamName, head: int, version: int) -> None:
+        """Take note that an event has taken its place."""
+        self._head, self._versions[stream] = head, version
+
+    def appended(
+        self, db: Db, before: int, head: int, verdicts: Sequence[Verdict]
+    ) -> None:
+        """Take note of what was appended, from after *before* to *head*."""
+        self.holds_on(db)
+        self._alone, self._head = before == self._head, head
+        if not self._alone or len(self._versions) > _MOST_STREAMS:
+            self._versions.clear()
+        for verdict in verdicts:
+            if isinstance(verdict, Appended) and not verdict.repeated:
+                for placed in verdict.placed:
+                    self._versions[placed.stream] = placed.version
 
 
 class Writer:
@@ -89,35 +153,40 @@ class Writer:
         self.head = 0  # the highest position that a call has reported
         self.at: int | None = None  # when the one call of a commit recorded events
         self.limit = Limit(server.timeout)
+        self.known = Known()
 
-    async def commit(self, jobs: Sequence[Job]) -> list[Verdict]:
+    async def commit(
+        self, jobs: Sequence[Job], after: Sent | None = None
+    ) -> list[Verdict]:
         """Judge and write *jobs* in one transaction; give a verdict for each.
+
+        Args:
+            jobs: what to write.
+            after: another attempt has failed, so each is looked at alone.
 
         Raises:
             StoreError: none of them was written, or (AppendOutcomeUnknownError) it
                 cannot be told whether they were.
         """
-        first, self.at = _Sent(), None
+        first, self.at = after or Sent(), None
         try:
-            if (move := self.move_call(jobs)) and await self._sent(first, move):
-                return [Appended(())]
-            if writes := self.lone_events(jobs):
-                short = self.one_call if len(writes) == 1 else self.each_call
-                done = await self._sent(first, short(writes))
+            if after is None and (short := self.short_call(jobs)):
+                done = await self._sent(first, short)
                 if done is not None:
                     return done
-            if not _share_ids(jobs):  # such a job has to see the events of the other
+            # a job of the same ids has to see the events of the other
+            if after is None and not _share_ids(jobs):
                 return await self._send(jobs, first, careful=False)
         except Exception as error:
             if not concerns_one_job(error):
                 raise
         verdicts: list[Verdict] = []
         for job in jobs:
-            verdicts += await self._commit_alone(job, _Sent(first.unanswered))
+            verdicts += await self._commit_alone(job, Sent(first.unanswered))
         self.at = None
         return verdicts
 
-    async def _commit_alone(self, job: Job, sent: _Sent) -> list[Verdict]:
+    async def _commit_alone(self, job: Job, sent: Sent) -> list[Verdict]:
         """Judge and write one job, looking first whether its events are there."""
         races = 0
         while True:
@@ -138,7 +207,7 @@ class Writer:
                 return [ours]
 
     async def _send(
-        self, jobs: Sequence[Job], sent: _Sent, *, careful: bool, queued: bool = False
+        self, jobs: Sequence[Job], sent: Sent, *, careful: bool, queued: bool = False
     ) -> list[Verdict]:
         arguments = self.arguments(jobs)
 
@@ -147,7 +216,7 @@ class Writer:
 
         return await self._sent(sent, call)
 
-    async def _sent(self, sent: _Sent, call: Callable[[Db], Awaitable[T]]) -> T:
+    async def _sent(self, sent: Sent, call: Callable[[Db], Awaitable[T]]) -> T:
         """Call until there is an answer, or patience ends."""
         again: Again | None = None
         while True:
@@ -168,56 +237,42 @@ class Writer:
                     raise AppendOutcomeUnknownError(self.server.where) from error
                 self.server.fail(error)
 
-    def move_call(self, jobs: Sequence[Job]) -> Callable[[Db], Awaitable[Any]] | None:
-        """Make the call that moves a checkpoint, if that is all there is to do.
-
-        It gives nothing if it has to be looked at. What subscriptions commit most.
-        """
-        if len(jobs) != 1 or jobs[0].writes or len(jobs[0].also) != 1:
+    def short_call(self, jobs: Sequence[Job]) -> Short | None:
+        """Make the call for what is committed most, if that is all there is to do."""
+        job = jobs[0]
+        if len(jobs) == 1 and job.also:
+            return None if job.writes else self.move_call(job.also)
+        if self.concurrent or not all(map(_is_one_event, jobs)):
             return None
-        change: Change = jobs[0].also[0]
-        move, packed = change
-        if not isinstance(move, SaveCheckpoint) or not move.after:
+        if len(jobs) == 1:
+            return self.one_call(job.writes[0])
+        writes = [job.writes[0] for job in jobs]
+        if any(map(_needs_index, writes)):
+            return None
+        apart = len({write.stream for write in writes}) == len(jobs)
+        return self.each_call(writes) if apart else None
+
+    def move_call(self, also: Sequence[Change]) -> Short | None:
+        """Make the call that moves a checkpoint. What subscriptions commit most."""
+        move, packed = also[0]
+        if len(also) > 1 or not isinstance(move, SaveCheckpoint) or not move.after:
             return None
         found = move.name, move.after, number_crc(move.name, move.after)
         moved = move.position, packed["row"]["crc"], packed["writer"]
 
-        async def call(db: Db) -> Any:
+        async def call(db: Db) -> list[Verdict] | None:
             with self.limit:
-                return await db.fetchval(
+                done = await db.fetchval(
                     self.statements["move_checkpoint"],
                     *(self.lossy, self.wait, *found, *moved),
                 )
+            return [Appended(())] if done else None
 
         return call
 
-    def lone_events(self, jobs: Sequence[Job]) -> Sequence[EncodedWrite]:
-        """Give the writes of jobs that the short functions can take, or none."""
-        if self.concurrent:
-            return ()
-        writes = [
-            job.writes[0]
-            for job in jobs
-            if job.events == len(job.writes) == 1 and not job.also
-        ]
-        if len(jobs) == 1:
-            return writes
-        if any(map(_needs_index, writes)):
-            return ()
-        apart = len({write.stream for write in writes}) == len(jobs)
-        return writes if apart else ()
-
-    def one_call(
-        self, writes: Sequence[EncodedWrite]
-    ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
-        """Make the call for one event; it gives None if it has to be looked at."""
-        (write,) = writes
-        expected, tags = write.expected, write.tags
-        condition: tuple[Any, ...] = None, None, None, None
-        if isinstance(expected, AppendCondition):
-            condition = expected.after, *asked(expected.query)
-        keys = None if tags is None else tag_keys(tags[0])
-        arguments = self.lossy, self.wait, *_values(write), keys, *condition
+    def one_call(self, write: EncodedWrite) -> Short:
+        """Make the call for one event."""
+        arguments = self.lossy, self.wait, *_values(write), *_more(write)
 
         async def call(db: Db) -> list[Verdict] | None:
             with self.limit:
@@ -225,17 +280,23 @@ class Writer:
             if place is None:
                 return None
             version, position, self.at = place
-            self.head = max(self.head, position)
-            return [Appended((Placed(write.stream, version, position, position),))]
+            placed = Placed(write.stream, version, position, position)
+            return self._appended(db, position - 1, [Appended((placed,))])
 
         return call
 
-    def each_call(
-        self, writes: Sequence[EncodedWrite]
-    ) -> Callable[[Db], Awaitable[list[Verdict] | None]]:
-        """Make the call for many events; None: they have to be looked at."""
+    def _appended(self, db: Db, before: int, verdicts: list[Verdict]) -> list[Verdict]:
+        """Take note of events that each are a job of their own."""
+        head = before + len(verdicts)
+        self.known.appended(db, before, head, verdicts)
+        self.head = max(self.head, head)
+        return verdicts
+
+    def each_call(self, writes: Sequence[EncodedWrite]) -> Short:
+        """Make the call for many events, each in a stream of its own."""
         columns = zip(*map(_values, writes), strict=True)
-        arguments = self.lossy, self.wait, *columns
+        expected = [_number(write.expected) for write in writes]
+        arguments = self.lossy, self.wait, *columns, expected
 
         async def call(db: Db) -> list[Verdict] | None:
             with self.limit:
@@ -243,13 +304,13 @@ class Writer:
             versions, base, self.at = row
             if base is None:
                 return None
-            self.head = max(self.head, base + len(writes))
-            return [
+            verdicts: list[Verdict] = [
                 Appended((Placed(write.stream, version, position, position),))
                 for position, (write, version) in enumerate(
                     zip(writes, versions, strict=True), base + 1
                 )
             ]
+            return self._appended(db, base, verdicts)
 
         return call
 
@@ -273,8 +334,12 @@ class Writer:
             *arguments,
             timeout=self.server.timeout,
         )
-        self.head, self.at = max(self.head, row["head"] or 0), row["at"]
-        return _verdicts(jobs, row)
+        head, base, self.at = row["head"] or 0, row["base"], row["at"]
+        self.head = max(self.head, head)
+        verdicts = _verdicts(jobs, row)
+        if base is not None:
+            self.known.appended(db, base, head, verdicts)
+        return verdicts
 
     async def call_in_turn(self, db: Db, job: Job) -> Verdict:
         """Call it for one job in an open transaction that may lose races.
@@ -344,15 +409,14 @@ class Writer:
         )
 
 
-def _values(write: EncodedWrite) -> tuple[Any, ...]:
-    """Give a write of one event as the short functions take it."""
-    stream, id, type = write.stream, write.ids[0], write.types[0]
-    meta, data = write.metas[0], write.data[0]
+def values_of(
+    stream: StreamName, id: bytes, type: str, meta: bytes | None, data: bytes
+) -> tuple[Any, ...]:
+    """Give an event as the short functions take it."""
     category, name = stream.category, stream.id
     return (
         category,
         name,
-        _number(write.expected),
         pgproto.UUID(id),  # sooner made than the standard library's
         type,
         meta,
@@ -360,6 +424,21 @@ def _values(write: EncodedWrite) -> tuple[Any, ...]:
         crc32(data, stream_salt(category, name) + type_salt(type)),
         crc32(meta or b"", crc32(id)),
     )
+
+
+def _values(write: EncodedWrite) -> tuple[Any, ...]:
+    (id,), (type,), (meta,), (data,) = write.ids, write.types, write.metas, write.data
+    return values_of(write.stream, id, type, meta, data)
+
+
+def _more(write: EncodedWrite) -> tuple[Any, ...]:
+    """Give the rest of it: what it expects, its tags, its condition."""
+    expected, tags = write.expected, write.tags
+    condition: tuple[Any, ...] = None, None, None, None
+    if isinstance(expected, AppendCondition):
+        condition = expected.after, *asked(expected.query)
+    keys = None if tags is None else tag_keys(tags[0])
+    return _number(expected), keys, *condition
 
 
 def _share_ids(jobs: Sequence[Job]) -> bool:
@@ -374,6 +453,10 @@ def _number(expected: Expected) -> int:
     if isinstance(expected, AppendCondition):
         expected = expected.version
     return expected if isinstance(expected, int) else _EXPECTED[expected]
+
+
+def _is_one_event(job: Job) -> bool:
+    return job.events == len(job.writes) == 1 and not job.also
 
 
 def _needs_index(write: EncodedWrite) -> bool:

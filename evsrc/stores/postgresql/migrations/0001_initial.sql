@@ -571,8 +571,8 @@ END $$;
 -- and _of_items ask for (see evsrc_positions) after that position. Gives version,
 -- position and time; null: a conflict, or it was here before (ask evsrc_append).
 CREATE FUNCTION @evsrc_append_one(
-  _lossy boolean, _wait int, _category text, _stream_id text, _expected bigint,
-  _id uuid, _type text, _meta bytea, _data bytea, _crc bigint, _seal bigint,
+  _lossy boolean, _wait int, _category text, _stream_id text, _id uuid, _type text,
+  _meta bytea, _data bytea, _crc bigint, _seal bigint, _expected bigint,
   _tags uuid[], _after bigint, _of_tags uuid[], _of_types text[], _of_items jsonb
 ) RETURNS bigint[] LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
@@ -590,10 +590,12 @@ BEGIN
     RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
       USING ERRCODE = 'EV003';
   END IF;
-  IF current_setting('lock_timeout') = '0' THEN
-    PERFORM set_config('lock_timeout', _wait::text, true);
+  -- as a condition, which is sooner done than the query that PERFORM is
+  IF (current_setting('lock_timeout') = '0'
+      AND set_config('lock_timeout', _wait::text, true) IS NULL)
+     OR pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int) IS NULL THEN
+    RETURN NULL;  -- neither ever is
   END IF;
-  PERFORM pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int);
   SELECT e.version INTO _version FROM @evsrc_event AS e
    WHERE e.category = _category AND e.stream_id = _stream_id
      AND e.version >= _expected  -- or it would read all versions of an index page
@@ -628,14 +630,50 @@ BEGIN
   RETURN ARRAY[_version, _position, _at];
 END $$;
 
+-- One more event in a stream whose version the client knows, because nobody has moved
+-- the head since it appended: without a look. Gives the time; null, with nothing written:
+-- the head is not _head, or somebody else is appending, or there is something to complain
+-- about (ask evsrc_append_one).
+CREATE FUNCTION @evsrc_append_next(
+  _lossy boolean, _wait int, _category text, _stream_id text, _id uuid, _type text,
+  _meta bytea, _data bytea, _crc bigint, _seal bigint, _head bigint, _version bigint
+) RETURNS bigint LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+  _at bigint;
+BEGIN
+  IF (NOT _lossy AND current_setting('synchronous_commit') = 'off')
+     OR (current_setting('lock_timeout') = '0'
+         AND set_config('lock_timeout', _wait::text, true) IS NULL)
+     OR NOT pg_try_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int) THEN
+    RETURN NULL;
+  END IF;
+  UPDATE @evsrc_log AS l SET head = l.head + 1
+   WHERE l.key = 0 AND l.ordering = 'serial' AND l.head = _head;
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  _at := date_part('epoch', clock_timestamp()) * 1000000;
+  INSERT INTO @evsrc_event (position, version, at, crc, seal, event_id,
+                            category, stream_id, type, meta, data)
+  VALUES (_head + 1, _version + 1, _at,
+          ((_crc + (_version + 1) * 1000003) % 4294967291 - 2147483648)::int,
+          ((_seal + (_head + 1) * 1000003 + _at % 4294967291) % 4294967291
+            - 2147483648)::int,
+          _id, _category, _stream_id, _type, _meta, _data);
+  RETURN _at;
+END $$;
+
 -- The most frequent flight, with serial ordering: appends of one event each, no two to
 -- the same stream. They are judged and written as sets. base: the position before the
 -- first; null: nothing is written, because one of them is a conflict, or was here before
 -- (ask evsrc_append, which judges each alone). versions: what each stream has now.
 CREATE FUNCTION @evsrc_append_each(
-  _lossy boolean, _wait int, _categories text[], _stream_ids text[],
-  _expected bigint[], _ids uuid[], _types text[], _metas bytea[], _data bytea[],
-  _crcs bigint[], _seals bigint[],
+  _lossy boolean, _wait int, _categories text[], _stream_ids text[], _ids uuid[],
+  _types text[], _metas bytea[], _data bytea[], _crcs bigint[], _seals bigint[],
+  _expected bigint[],
   OUT versions bigint[], OUT base bigint, OUT at bigint
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
@@ -649,10 +687,11 @@ BEGIN
     RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
       USING ERRCODE = 'EV003';
   END IF;
-  IF current_setting('lock_timeout') = '0' THEN
-    PERFORM set_config('lock_timeout', _wait::text, true);
+  IF (current_setting('lock_timeout') = '0'
+      AND set_config('lock_timeout', _wait::text, true) IS NULL)
+     OR pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int) IS NULL THEN
+    RETURN;  -- see evsrc_append_one
   END IF;
-  PERFORM pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int);
   SELECT array_agg(CASE WHEN x = coalesce(v, 0) OR x = -1 OR (x = -2 AND v > 0)
                         THEN coalesce(v, 0) + 1 END ORDER BY n) INTO versions
     FROM unnest(_categories, _stream_ids, _expected) WITH ORDINALITY AS s(c, i, x, n)
