@@ -57,17 +57,14 @@ from evsrc.core.expectation import Expected
 from evsrc.ports import Checkpoint, EventStore, Transaction
 from evsrc.stores.postgresql import writer
 from evsrc.stores.postgresql.schema import Names, Ordering
-from evsrc.testing import CODEC, Fact, Note, Tagged, start_postgres, store_checks
+from evsrc.testing import CODEC, Note, Tagged, start_postgres, store_checks
 from evsrc.testing.servers import PostgresServer
 from tests.facade_domain import REGISTRY, opened
 from tests.guarantees.test_poison import until
+from tests.one_more import CASES, HERE, NEW, THERE, USED, facts
 
 Store = EventStore[Any]
 STREAM = StreamName("thing", "1")
-
-
-def facts(*numbers: int) -> list[NewEvent[Any]]:
-    return [NewEvent(Fact(n), uuid4()) for n in numbers]
 
 
 def write(
@@ -721,10 +718,6 @@ async def test_an_append_that_waits_too_long_says_that_nothing_was_written(
         assert await numbers(store) == [1, 3]
 
 
-HERE, THERE, NEW = (StreamName("s", name) for name in ("1", "2", "3"))
-USED = facts(7)
-
-
 class Calls:
     """Which functions of the store its own connections call; !: in vain, by an error."""
 
@@ -775,29 +768,7 @@ async def settled(store: Store) -> None:
         await store.append(Write(StreamName("other", "1"), facts(1), version))
 
 
-@pytest.mark.parametrize(
-    ("writes", "also", "alone", "outcome"),
-    [
-        ([Write(HERE, facts(1), 4)], (), True, Appended),
-        ([Write(HERE, facts(1), ANY)], (), True, Appended),
-        ([Write(THERE, facts(1), 1)], (), True, Appended),
-        ([Write(HERE, facts(1), 3)], (), False, Conflict),
-        ([Write(HERE, facts(1), NO_STREAM)], (), False, Conflict),
-        ([Write(NEW, facts(1), 0)], (), False, Appended),
-        ([Write(HERE, facts(1, 2), 4)], (), False, Appended),
-        ([Write(HERE, facts(1), 4), Write(THERE, facts(1), 1)], (), False, Appended),
-        ([Write(HERE, facts(1), 4)], [SaveCheckpoint("p", 4)], False, Appended),
-        ([Write(HERE, [NewEvent(Tagged(1, ("x",)), uuid4())], 4)], (), False, Appended),
-        (
-            [Write(HERE, facts(1), AppendCondition(Query.of(categories=["x"])))],
-            (),
-            False,
-            Appended,
-        ),
-        ([Write(THERE, USED, ANY)], (), False, Appended),
-        ([Write(HERE, USED, ANY)], (), False, DuplicateEventError),
-    ],
-)
+@pytest.mark.parametrize(("writes", "also", "alone", "outcome"), CASES)
 async def test_one_more_event_takes_no_look(
     writes: list[Write[Any]],
     also: Any,

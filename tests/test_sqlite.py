@@ -42,12 +42,9 @@ from evsrc.stores.sqlite import reader, writer
 from evsrc.stores.sqlite import store as store_module
 from evsrc.stores.sqlite.schema import migrations, recognise, statements
 from evsrc.testing import CODEC, Fact, Tagged
+from tests.one_more import CASES, HERE, NEW, THERE, USED, facts
 
 STREAM = StreamName("s", "1")
-
-
-def facts(*numbers: int) -> list[NewEvent[Any]]:
-    return [NewEvent(Fact(n), uuid4()) for n in numbers]
 
 
 async def test_people_can_read_the_file(tmp_path: Path) -> None:
@@ -509,32 +506,7 @@ async def statements_of(store: EventStore[Any], *writes: Write[Any], also: Any) 
     return done, list(dict.fromkeys(said))  # a trigger's steps repeat its statement
 
 
-HERE, THERE, NEW = (StreamName("s", name) for name in ("1", "2", "3"))
-USED = facts(7)
-
-
-@pytest.mark.parametrize(
-    ("writes", "also", "alone", "outcome"),
-    [
-        ([Write(HERE, facts(1), 4)], (), True, Appended),
-        ([Write(HERE, facts(1), ANY)], (), True, Appended),
-        ([Write(HERE, facts(1), 3)], (), False, Conflict),
-        ([Write(HERE, facts(1), NO_STREAM)], (), False, Conflict),
-        ([Write(NEW, facts(1), 0)], (), False, Appended),
-        ([Write(HERE, facts(1, 2), 4)], (), False, Appended),
-        ([Write(HERE, facts(1), 4), Write(THERE, facts(1), 1)], (), False, Appended),
-        ([Write(HERE, facts(1), 4)], [SaveCheckpoint("p", 4)], False, Appended),
-        ([Write(HERE, [NewEvent(Tagged(1, ("x",)), uuid4())], 4)], (), False, Appended),
-        (
-            [Write(HERE, facts(1), AppendCondition(Query.of(categories=["x"])))],
-            (),
-            False,
-            Appended,
-        ),
-        ([Write(THERE, USED, ANY)], (), False, Appended),
-        ([Write(HERE, USED, ANY)], (), False, DuplicateEventError),
-    ],
-)
+@pytest.mark.parametrize(("writes", "also", "alone", "outcome"), CASES)
 async def test_one_more_event_is_one_statement(
     writes: list[Write[Any]], also: Any, alone: bool, outcome: Any, tmp_path: Path
 ) -> None:
@@ -557,7 +529,10 @@ async def test_one_more_event_is_one_statement(
         if alone:
             found = await waiting
             assert found is not None
-            assert (found.page.events[0].version, found.page.reached) == (5, 6)
+            assert (found.page.events[0].version, found.page.reached) == (
+                done.version,
+                6,
+            )
         waiting.cancel()
         assert await store.verify() == ()
         added = sum(len(write.events) for write in writes)

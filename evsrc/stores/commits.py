@@ -134,11 +134,15 @@ def added_by(codec: Codec[E], jobs: Sequence[Job]) -> Added[E]:
 def read_back(codec: Codec[E], type: str, data: bytes, envelope: Envelope) -> E | None:
     """Decode what is being committed; None: a reader will say what is wrong with it."""
     try:
-        if codec.restore is None:
-            return codec.decode(type, data)
-        return codec.restore(type, data, envelope)
+        return _decoded(codec, type, data, envelope)
     except BaseException:  # noqa: BLE001 - what is committed must not seem to fail
         return None
+
+
+def _decoded(codec: Codec[E], type: str, data: bytes, envelope: Envelope) -> E:
+    if codec.restore is None:
+        return codec.decode(type, data)
+    return codec.restore(type, data, envelope)
 
 
 def _nothing(_: Sequence[Verdict], __: int) -> None: ...
@@ -169,10 +173,7 @@ def _recorded(
     found: list[Recorded[E]] = []
     columns = zip(write.types, write.data, write.ids, write.metas, strict=True)
     for type, data, id, meta in columns:
-        if codec.restore is None:
-            event = codec.decode(type, data)
-        else:
-            event = codec.restore(type, data, Envelope(id, stream, version, meta))
+        event = _decoded(codec, type, data, Envelope(id, stream, version, meta))
         found.append(Recorded(event, type, stream, version, position, id, meta, at))
         version, position = version + 1, position + 1
     return found
@@ -209,8 +210,7 @@ class Commits:
         """
         if self.closing:
             raise StoreClosedError(self.store)
-        if self.line.open:
-            self.line.refuse_inside()
+        self.line.refuse_inside()
         if self.alone and not self.flying:
             verdict = await self._fly_alone(job)
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import count, repeat
@@ -171,10 +171,33 @@ async def postgresql_catch_up(bench: Bench) -> float:
     return await _pages(bench, save=True)
 
 
+async def _live(
+    bench: Bench,
+    insert: Any,
+    signal: Signal,
+    read: Callable[[], Coroutine[Any, Any, None]],
+    tell: Callable[[tuple[Any, ...]], object] = lambda _: None,
+) -> tuple[float, ...]:
+    """Insert row after row while a task reads; *tell* what was inserted."""
+    versions = count(1)
+
+    async def act() -> float:
+        row = _row("account-0", next(versions))
+        seen, began = signal.arm(), perf_counter()
+        await insert.fetch(*row)
+        tell(row)
+        return await seen - began
+
+    task = asyncio.create_task(read())
+    try:
+        return await bench.latency(act)
+    finally:
+        task.cancel()
+
+
 async def postgresql_live(bench: Bench) -> tuple[float, ...]:
     """One INSERT, then a task that has waited decodes the event."""
     signal = Signal()
-    versions = iter(range(1, 10**9))
     written: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
 
     async def read() -> None:
@@ -186,24 +209,12 @@ async def postgresql_live(bench: Bench) -> tuple[float, ...]:
     async with _open(await bench.database(), new=True) as db:
         insert = await db.prepare(_INSERT)
 
-        async def act() -> float:
-            row = _row("account-0", next(versions))
-            seen, began = signal.arm(), perf_counter()
-            await insert.fetch(*row)
-            written.put_nowait(row)
-            return await seen - began
-
-        task = asyncio.create_task(read())
-        try:
-            return await bench.latency(act)
-        finally:
-            task.cancel()
+        return await _live(bench, insert, signal, read, written.put_nowait)
 
 
 async def postgresql_live_across(bench: Bench) -> tuple[float, ...]:
     """INSERT and NOTIFY in one transaction, a listener that selects and decodes."""
     signal = Signal()
-    versions = iter(range(1, 10**9))
     dsn = await bench.database()
     async with _open(dsn, new=True) as db, _open(dsn) as reader:
         insert = await db.prepare(f"{_INSERT} RETURNING pg_notify('e', '')")
@@ -221,17 +232,7 @@ async def postgresql_live_across(bench: Bench) -> tuple[float, ...]:
                     after = position
                     signal.fire()
 
-        async def act() -> float:
-            row = _row("account-0", next(versions))
-            seen, began = signal.arm(), perf_counter()
-            await insert.fetch(*row)
-            return await seen - began
-
-        task = asyncio.create_task(read())
-        try:
-            return await bench.latency(act)
-        finally:
-            task.cancel()
+        return await _live(bench, insert, signal, read)
 
 
 _BOUNDARIES = """

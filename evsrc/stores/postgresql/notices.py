@@ -45,18 +45,17 @@ class Notices:
         """Give notice of a commit; *look*: it is not yet known to be final."""
         self.notice = True
         self.look |= look
-        if self.task is None:
-            self._start()
+        self._start()
         self.stir.set()
 
     def waiting(self) -> None:
         """Look at the log from time to time: somebody waits for it."""
-        if self.task is None:
-            self._start()
+        self._start()
         self.stir.set()
 
     def _start(self) -> None:
-        self.task = asyncio.create_task(self._run(), name="evsrc:notices")
+        if self.task is None:
+            self.task = asyncio.create_task(self._run(), name="evsrc:notices")
 
     def _heard(self, db: Db, pid: int, _channel: str, _payload: object) -> None:
         if pid != db.get_server_pid():
