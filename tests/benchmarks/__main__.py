@@ -44,6 +44,9 @@ def _arguments() -> argparse.Namespace:
         help="of another PostgreSQL than the tests run with",
     )
     parser.add_argument(
+        "--uvloop", action="store_true", help="all who use asyncio run on uvloop"
+    )
+    parser.add_argument(
         "--cpu", action="store_true", help="measure all rates by CPU time"
     )
     parser.add_argument(
@@ -82,13 +85,18 @@ def _server(arguments: argparse.Namespace) -> Generator[str]:
 
 
 def _bench(arguments: argparse.Namespace, folder: str, server: str) -> Bench:
-    quick = arguments.quick
+    quick, loop = arguments.quick, None
+    if arguments.uvloop:
+        import uvloop
+
+        loop = uvloop.new_event_loop
     return Bench(
         Path(folder),
         seconds=arguments.seconds or (0.2 if quick else 0.4),
         events=arguments.events or (10_000 if quick else 100_000),
         latencies=50 if quick else 300,
         server=server,
+        loop=loop,
     )
 
 
@@ -137,6 +145,7 @@ def _rows(arguments: argparse.Namespace, bench: Bench) -> dict[str, Any]:
             print(f"{row.name}: {key} failed: {error}")
     names = {contender.key: contender.module.NAME for contender in who}
     settings = {"rounds": rounds, "seconds": bench.seconds, "events": bench.events}
+    settings["loop"] = "asyncio" if bench.loop is None else "uvloop"
     return {
         "contenders": {**names, **missing},
         "settings": settings,

@@ -32,6 +32,7 @@ class Bench:
         latencies: how many events the live rows wait for.
         clock: what rates are measured by: seconds that passed, or of this process.
         server: the DSN of a PostgreSQL server's superuser.
+        loop: makes the event loop of those who use one; None: asyncio's own.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class Bench:
     latencies: int = 300
     clock: Callable[[], float] = perf_counter
     server: str = ""
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None
     _prepared: dict[str, str] = field(default_factory=dict)
 
     def file(self) -> str:

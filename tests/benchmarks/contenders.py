@@ -70,7 +70,8 @@ class Contender:
 
 def _measured(function: Callable[[Bench], Any], bench: Bench) -> tuple[float, ...]:
     if inspect.iscoroutinefunction(function):
-        found = asyncio.run(function(bench))
+        with asyncio.Runner(loop_factory=bench.loop) as runner:
+            found = runner.run(function(bench))
     else:
         found = function(bench)
     return found if isinstance(found, tuple) else (found,)
