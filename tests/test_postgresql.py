@@ -33,6 +33,7 @@ from evsrc import (
     Delivery,
     DuplicateEventError,
     InvalidEventError,
+    Metadata,
     NewEvent,
     Opaque,
     Park,
@@ -49,15 +50,17 @@ from evsrc import (
     Transactional,
     TransactionError,
     Write,
+    memory_store,
     migration_sql,
     postgresql_store,
     subscribe,
 )
+from evsrc.core.event import NO_METADATA
 from evsrc.core.expectation import Expected
 from evsrc.ports import Checkpoint, EventStore, Transaction
 from evsrc.stores.postgresql import writer
 from evsrc.stores.postgresql.schema import Names, Ordering
-from evsrc.testing import CODEC, Note, Tagged, start_postgres, store_checks
+from evsrc.testing import CODEC, Fact, Note, Tagged, start_postgres, store_checks
 from evsrc.testing.servers import PostgresServer
 from tests.facade_domain import REGISTRY, opened
 from tests.guarantees.test_poison import until
@@ -808,6 +811,100 @@ async def test_one_more_event_takes_no_look(
         assert await store.verify() == ()
 
 
+TWO = facts(1, 2)
+"""The two events in NEW; in HERE there are three others."""
+TAGS = NewEvent[Any](Tagged(1, ("x",)), uuid4())
+BOUNDARY = AppendCondition(Query.of(categories=["x"]))
+SHORT, LONG, BOTH, VAIN = (
+    ["append_stream"],
+    ["append"],
+    ["append_stream", "append"],
+    ["append_stream!", "append"],
+)
+OTHER = StreamName("other", "1")
+
+
+@pytest.mark.parametrize(
+    ("write", "made", "outcome"),
+    [
+        (Write(HERE, facts(1, 2), 3), SHORT, Appended),
+        (Write(HERE, facts(1, 2, 3), ANY), SHORT, Appended),
+        (Write(HERE, facts(1, 2), STREAM_EXISTS), SHORT, Appended),
+        (Write(OTHER, facts(1, 2), 0), SHORT, Appended),
+        (Write(OTHER, facts(1, 2), ANY), SHORT, Appended),
+        (Write(HERE, facts(1, 2), 2), BOTH, Conflict),
+        (Write(HERE, facts(1, 2), 4), BOTH, Conflict),
+        (Write(HERE, facts(1, 2), NO_STREAM), BOTH, Conflict),
+        (Write(OTHER, facts(1, 2), STREAM_EXISTS), BOTH, Conflict),
+        (Write(OTHER, facts(1) * 2, 0), VAIN, DuplicateEventError),
+        (Write(HERE, TWO, ANY), VAIN, DuplicateEventError),
+        (Write(NEW, [*TWO, *facts(3)], ANY), VAIN, DuplicateEventError),
+        (Write(NEW, TWO, ANY), VAIN, Appended),
+        (Write(NEW, TWO, 0), BOTH, Appended),
+        (Write(HERE, [TAGS, *facts(1)], 3), LONG, Appended),
+        (Write(HERE, facts(1, 2), BOUNDARY), LONG, Appended),
+    ],
+)
+async def test_several_events_of_a_stream_have_a_call_of_their_own(
+    write: Write[Any],
+    made: list[str],
+    outcome: Any,
+    evsrc_postgres_database: str,
+    calls: Calls,
+) -> None:
+    """What stands against them is judged by the one that judges everything."""
+    url, connect = evsrc_postgres_database, {"init": calls.init}
+    async with (
+        await postgresql_store(url, CODEC, connect=connect) as store,
+        memory_store(CODEC) as model,
+    ):
+        for each in (Write(HERE, facts(1, 2, 3), 0), Write(NEW, TWO, 0)):
+            assert await store.append(each) == await model.append(each)
+        hour = timedelta(hours=1)
+        waiting = asyncio.create_task(store.changed(5, timeout=hour))
+        await asyncio.sleep(0)
+        done, called = await calls.of(store, write)
+        assert isinstance(done, outcome)
+        assert called == made
+        if outcome is DuplicateEventError:
+            with pytest.raises(DuplicateEventError):
+                await model.append(write)
+        else:
+            assert done == await model.append(write)
+        if made == SHORT:
+            found = await waiting
+            assert found is not None
+            assert found.page.events == (await store.read_all(after=5)).events
+        waiting.cancel()
+        assert await rows(store) == await rows(model)
+        assert await store.verify() == ()
+        version = (await store.load_events(write.stream)).version
+        done, called = await calls.of(store, Write(write.stream, facts(9), version))
+        assert isinstance(done, Appended)
+        assert called == ["append_next"] or made not in (SHORT, LONG)
+
+
+async def rows(store: Store) -> list[Any]:
+    """Give all events but for their times."""
+    return [
+        (each.position, each.stream, each.version, each.id, each.event, each.metadata)
+        for each in (await store.read_all(limit=100)).events
+    ]
+
+
+async def test_several_events_of_a_stream_keep_their_metadata(
+    evsrc_postgres_database: str,
+) -> None:
+    """Each its own, or none; what is read is checked against its checksums."""
+    async with await postgresql_store(evsrc_postgres_database, CODEC) as store:
+        told = [Metadata(actor_id="a"), NO_METADATA, Metadata(actor_id="b")]
+        news = [NewEvent[Any](Fact(n), uuid4(), each) for n, each in enumerate(told)]
+        await store.append(Write(HERE, news, 0))
+        found = (await store.read_all()).events
+        assert [each.metadata for each in found] == told
+        assert await store.verify() == ()
+
+
 async def test_appends_that_share_a_call_make_their_streams_known(
     evsrc_postgres_database: str, calls: Calls
 ) -> None:
@@ -956,24 +1053,58 @@ async def test_an_ordering_that_somebody_changes_ends_appends(
         await settled(store)
         await store.append(Write(HERE, facts(1), 0))
         await db.execute("UPDATE evsrc_log SET ordering = 'concurrent'")
-        with pytest.raises(SchemaError, match="ordering"):
-            await store.append(Write(HERE, facts(2), 1))
+        for news in (facts(2), facts(2, 3)):
+            with pytest.raises(SchemaError, match="ordering"):
+                await store.append(Write(HERE, news, 1))
         assert await numbers(store, HERE) == [1]
 
 
-async def test_durability_is_asked_for_at_each_append(
-    evsrc_postgres_database: str, calls: Calls
+APPENDS: dict[str, list[list[Write[Any]]]] = {
+    "append_next": [[Write(HERE, facts(2), 2)]],
+    "append_one": [[Write(NEW, facts(1), 0)]],
+    "append_stream": [[Write(NEW, facts(1, 2), 0)]],
+    "append_each": [[Write(name, facts(1), 0)] for name in (NEW, THERE, OTHER)],
+    "append": [[Write(NEW, facts(1), 0), Write(THERE, facts(1), 0)]],
+}
+"""Appends at the same time, by the function that they are to call."""
+
+
+@pytest.mark.parametrize("name", APPENDS)
+@pytest.mark.parametrize(
+    ("setting", "usual", "why"),
+    [
+        ("synchronous_commit", "on", "synchronous_commit=off"),
+        ("default_transaction_isolation", "'read committed'", "READ COMMITTED"),
+    ],
+)
+async def test_settings_are_looked_at_in_each_append(
+    evsrc_postgres_database: str,
+    calls: Calls,
+    name: str,
+    setting: str,
+    usual: str,
+    why: str,
 ) -> None:
-    """Also of an event of a stream that is known."""
+    """They may change while a store is open; where they would do harm, all is refused."""
     url, connect = evsrc_postgres_database, {"init": calls.init}
+    harmless = name == "append_next" and why == "READ COMMITTED"  # it compares the head
+    unusual = "off" if usual == "on" else "'serializable'"
     async with await postgresql_store(url, CODEC, connect=connect) as store:
         for version in range(2):
             await store.append(Write(HERE, facts(version), version))
-        await calls.tell("SET synchronous_commit = off")
-        with pytest.raises(StoreUnavailableError, match="synchronous_commit=off"):
-            await store.append(Write(HERE, facts(2), 2))
-        await calls.tell("SET synchronous_commit = on")
-        assert isinstance(await store.append(Write(HERE, facts(2), 2)), Appended)
+        await calls.tell(f"SET {setting} = {unusual}")
+        for expected in [Appended] if harmless else [StoreUnavailableError, Appended]:
+            told = await asyncio.gather(
+                *(store.append(*writes) for writes in APPENDS[name]),
+                return_exceptions=True,
+            )
+            assert [type(each) for each in told] == [expected] * len(told)
+            if expected is not Appended:
+                assert all(why in str(each) for each in told)
+                assert await store.head() == 2
+                await calls.tell(f"SET {setting} = {usual}")
+        await asyncio.sleep(0)  # the log is told in the loop's next turn
+        assert name in {made.strip("!") for made in calls.made}
 
 
 @pytest.mark.parametrize("lock", ["the line", "the log", "a table"])

@@ -26,7 +26,7 @@ from evsrc.testing.back_ends import opener
 
 Store = EventStore[Any]
 NAMES = [StreamName("s", "1"), StreamName("s", "2"), StreamName("t", "1")]
-KINDS = {"one": 12, "several": 1, "two streams": 1, "used before": 2, "beside": 1}
+KINDS = {"one": 12, "several": 4, "two streams": 1, "used before": 2, "beside": 1}
 
 
 def news(draw: Random, count: int) -> list[NewEvent[Any]]:

@@ -239,18 +239,15 @@ class Writer:
 
     def short_call(self, jobs: Sequence[Job]) -> Short | None:
         """Make the call for what is committed most, if that is all there is to do."""
-        job = jobs[0]
-        if len(jobs) == 1 and job.also:
+        if len(jobs) > 1:
+            return None if self.concurrent else self.each_call(jobs)
+        (job,) = jobs
+        if job.also:
             return None if job.writes else self.move_call(job.also)
-        if self.concurrent or not all(map(_is_one_event, jobs)):
+        if self.concurrent or len(job.writes) != 1:
             return None
-        if len(jobs) == 1:
-            return self.one_call(job.writes[0])
-        writes = [job.writes[0] for job in jobs]
-        if any(map(_needs_index, writes)):
-            return None
-        apart = len({write.stream for write in writes}) == len(jobs)
-        return self.each_call(writes) if apart else None
+        (write,) = job.writes
+        return self.one_call(write) if job.events == 1 else self.stream_call(write)
 
     def move_call(self, also: Sequence[Change]) -> Short | None:
         """Make the call that moves a checkpoint. What subscriptions commit most."""
@@ -281,19 +278,61 @@ class Writer:
                 return None
             version, position, self.at = place
             placed = Placed(write.stream, version, position, position)
-            return self._appended(db, position - 1, [Appended((placed,))])
+            return self._appended(db, position - 1, position, [Appended((placed,))])
 
         return call
 
-    def _appended(self, db: Db, before: int, verdicts: list[Verdict]) -> list[Verdict]:
-        """Take note of events that each are a job of their own."""
-        head = before + len(verdicts)
+    def stream_call(self, write: EncodedWrite) -> Short | None:
+        """Make the call for several events of one stream."""
+        if _needs_index(write):
+            return None
+        category, name = write.stream.category, write.stream.id
+        salts = repeat(stream_salt(category, name))
+        columns = (
+            list(map(pgproto.UUID, write.ids)),
+            write.types,
+            write.metas,
+            write.data,
+            list(content_sums(salts, map(type_salt, write.types), write.data)),
+            list(rest_sums(write.ids, write.metas)),
+        )
+        arguments = (
+            self.lossy,
+            self.wait,
+            category,
+            name,
+            *columns,
+            _number(write.expected),
+        )
+
+        async def call(db: Db) -> list[Verdict] | None:
+            with self.limit:
+                row = await db.fetchrow(self.statements["append_stream"], *arguments)
+            version, base, self.at = row
+            if base is None:
+                return None
+            head = base + len(write.ids)
+            placed = Placed(write.stream, version, base + 1, head)
+            return self._appended(db, base, head, [Appended((placed,))])
+
+        return call
+
+    def _appended(
+        self, db: Db, before: int, head: int, verdicts: list[Verdict]
+    ) -> list[Verdict]:
+        """Take note of what was appended, from after *before* to *head*."""
         self.known.appended(db, before, head, verdicts)
         self.head = max(self.head, head)
         return verdicts
 
-    def each_call(self, writes: Sequence[EncodedWrite]) -> Short:
+    def each_call(self, jobs: Sequence[Job]) -> Short | None:
         """Make the call for many events, each in a stream of its own."""
+        if not all(map(_is_one_event, jobs)):
+            return None
+        writes = [job.writes[0] for job in jobs]
+        apart = len({write.stream for write in writes}) == len(jobs)
+        if not apart or any(map(_needs_index, writes)):
+            return None
         columns = zip(*map(_values, writes), strict=True)
         expected = [_number(write.expected) for write in writes]
         arguments = self.lossy, self.wait, *columns, expected
@@ -310,7 +349,7 @@ class Writer:
                     zip(writes, versions, strict=True), base + 1
                 )
             ]
-            return self._appended(db, base, verdicts)
+            return self._appended(db, base, base + len(verdicts), verdicts)
 
         return call
 

@@ -721,6 +721,60 @@ BEGIN
            WITH ORDINALITY AS e(v, c, i, id, type, meta, data, crc, seal, n);
 END $$;
 
+-- Several events for one stream, with serial ordering. As evsrc_append_one, without tags
+-- and conditions. base: the position before the first; null: ask evsrc_append.
+CREATE FUNCTION @evsrc_append_stream(
+  _lossy boolean, _wait int, _category text, _stream_id text, _ids uuid[],
+  _types text[], _metas bytea[], _data bytea[], _crcs bigint[], _seals bigint[],
+  _expected bigint,
+  OUT version bigint, OUT base bigint, OUT at bigint
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+  _before bigint;
+BEGIN
+  IF NOT _lossy AND current_setting('synchronous_commit') = 'off' THEN
+    RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'EV001';
+  END IF;
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
+      USING ERRCODE = 'EV003';
+  END IF;
+  IF (current_setting('lock_timeout') = '0'
+      AND set_config('lock_timeout', _wait::text, true) IS NULL)
+     OR pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int) IS NULL THEN
+    RETURN;  -- see evsrc_append_one
+  END IF;
+  SELECT e.version INTO _before FROM @evsrc_event AS e
+   WHERE e.category = _category AND e.stream_id = _stream_id
+     AND e.version >= _expected
+   ORDER BY e.version DESC LIMIT 1;
+  _before := coalesce(_before, 0);
+  IF NOT (_expected = _before OR _expected = -1
+          OR (_expected = -2 AND _before > 0)) THEN
+    RETURN;
+  END IF;
+  UPDATE @evsrc_log AS l SET head = l.head + cardinality(_ids)
+   WHERE l.key = 0 AND l.ordering = 'serial'
+  RETURNING l.head - cardinality(_ids) INTO base;
+  IF base IS NULL THEN
+    RAISE EXCEPTION 'the ordering is not serial' USING ERRCODE = 'EV002';
+  END IF;
+  at := date_part('epoch', clock_timestamp()) * 1000000;
+  version := _before + cardinality(_ids);
+  INSERT INTO @evsrc_event (position, version, at, crc, seal, event_id,
+                            category, stream_id, type, meta, data)
+  SELECT base + n, _before + n, at,
+         ((e.crc + (_before + n) * 1000003) % 4294967291 - 2147483648)::int,
+         ((e.seal + (base + n) * 1000003 + at % 4294967291) % 4294967291
+           - 2147483648)::int,
+         id, _category, _stream_id, type, meta, e.data
+    FROM unnest(_ids, _types, _metas, _data, _crcs, _seals)
+           WITH ORDINALITY AS e(id, type, meta, data, crc, seal, n);
+END $$;
+
 -- Concurrent ordering: everything up to here is committed and visible, or never will
 -- be. The last number drawn is read first, the floors that are held second, the events
 -- third. It ends with an event: numbers that were drawn in vain after the last one may
