@@ -1107,14 +1107,16 @@ async def test_settings_are_looked_at_in_each_append(
         assert name in {made.strip("!") for made in calls.made}
 
 
+@pytest.mark.parametrize("news", [facts(2), facts(2, 2)], ids=["one", "several"])
 @pytest.mark.parametrize("lock", ["the line", "the log", "a table"])
-async def test_one_more_event_waits_in_line(
+async def test_more_events_wait_in_line(
     evsrc_postgres_database: str,
     db: asyncpg.Connection[Any],
     calls: Calls,
     lock: str,
+    news: list[NewEvent[Any]],
 ) -> None:
-    """It waits as long as any append, and then nothing of it is written."""
+    """They wait as long as any append, and then nothing of them is written."""
     url, half = evsrc_postgres_database, timedelta(seconds=0.5)
     connect = {"init": calls.init}
     async with await postgresql_store(
@@ -1133,17 +1135,18 @@ async def test_one_more_event_waits_in_line(
             else:
                 await db.execute("LOCK TABLE evsrc_event IN SHARE MODE")
             with pytest.raises(StoreBusyError, match="lock timeout"):
-                await store.append(Write(HERE, facts(2), 2))
-        assert isinstance(await store.append(Write(HERE, facts(2), 2)), Appended)
-        assert await numbers(store, HERE) == [0, 1, 2]
+                await store.append(Write(HERE, news, 2))
+        assert isinstance(await store.append(Write(HERE, news, 2)), Appended)
+        assert await numbers(store, HERE) == [0, 1, *[2] * len(news)]
         async with db.transaction():
             await store.within(db).append(Write(THERE, facts(2), ANY))
-            waiting = asyncio.create_task(calls.of(store, Write(HERE, facts(3), 3)))
+            more = Write(HERE, [*facts(3), *facts(3)][: len(news)], 2 + len(news))
+            waiting = asyncio.create_task(calls.of(store, more))
             while not await store_locks(url, WAITING):
                 await asyncio.sleep(0)
         done, made = await waiting
         assert isinstance(done, Appended)
-        assert made[-1] == "append_one"
+        assert made[-1] == ("append_one" if len(news) == 1 else "append_stream")
         assert await store.verify() == ()
 
 
