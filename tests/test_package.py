@@ -89,7 +89,10 @@ def test_the_lock_is_of_these_dependencies() -> None:
     assert ours["metadata"]["provides-extras"] == list(extras)
     asked = {(_spelled(each), None) for each in project["dependencies"]}
     for extra, needed in extras.items():
-        asked |= {(_spelled(each), f"extra == '{extra}'") for each in needed}
+        for each in needed:
+            requirement, _, marker = map(str.strip, each.partition(";"))
+            only = f"{marker} and " if marker else ""
+            asked.add((_spelled(requirement), f"{only}extra == '{extra}'"))
     locked = {
         (each["name"] + each.get("specifier", ""), each.get("marker"))
         for each in ours["metadata"]["requires-dist"]
