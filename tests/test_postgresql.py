@@ -67,7 +67,7 @@ from tests.guarantees.test_poison import until
 from tests.one_more import CASES, HERE, NEW, THERE, USED, facts
 
 Store = EventStore[Any]
-STREAM = StreamName("thing", "1")
+STREAM, OTHER = StreamName("thing", "1"), StreamName("other", "1")
 
 
 def write(
@@ -768,7 +768,7 @@ def calls() -> Calls:
 async def settled(store: Store) -> None:
     """Append twice: the second time on the connection that appends keep."""
     for version in range(2):
-        await store.append(Write(StreamName("other", "1"), facts(1), version))
+        await store.append(Write(OTHER, facts(1), version))
 
 
 @pytest.mark.parametrize(("writes", "also", "alone", "outcome"), CASES)
@@ -821,7 +821,6 @@ SHORT, LONG, BOTH, VAIN = (
     ["append_stream", "append"],
     ["append_stream!", "append"],
 )
-OTHER = StreamName("other", "1")
 
 
 @pytest.mark.parametrize(
@@ -1140,7 +1139,7 @@ async def test_more_events_wait_in_line(
         assert await numbers(store, HERE) == [0, 1, *[2] * len(news)]
         async with db.transaction():
             await store.within(db).append(Write(THERE, facts(2), ANY))
-            more = Write(HERE, [*facts(3), *facts(3)][: len(news)], 2 + len(news))
+            more = Write(HERE, facts(*[3] * len(news)), 2 + len(news))
             waiting = asyncio.create_task(calls.of(store, more))
             while not await store_locks(url, WAITING):
                 await asyncio.sleep(0)

@@ -666,6 +666,25 @@ BEGIN
   RETURN _at;
 END $$;
 
+-- What the short functions for several events begin with: refuse what would do harm, and
+-- wait in line, with a limit. (The other appends have it in their own words: that for one
+-- event takes too little time for a call, and the general one may queue first.)
+CREATE FUNCTION @evsrc_take_turn(_lossy boolean, _wait int) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  IF NOT _lossy AND current_setting('synchronous_commit') = 'off' THEN
+    RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'EV001';
+  END IF;
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
+      USING ERRCODE = 'EV003';
+  END IF;
+  IF current_setting('lock_timeout') = '0' THEN
+    PERFORM set_config('lock_timeout', _wait::text, true);
+  END IF;
+  PERFORM pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int);
+END $$;
+
 -- The most frequent flight, with serial ordering: appends of one event each, no two to
 -- the same stream. They are judged and written as sets. base: the position before the
 -- first; null: nothing is written, because one of them is a conflict, or was here before
@@ -680,18 +699,7 @@ SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 AS $$
 BEGIN
-  IF NOT _lossy AND current_setting('synchronous_commit') = 'off' THEN
-    RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'EV001';
-  END IF;
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
-      USING ERRCODE = 'EV003';
-  END IF;
-  IF (current_setting('lock_timeout') = '0'
-      AND set_config('lock_timeout', _wait::text, true) IS NULL)
-     OR pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int) IS NULL THEN
-    RETURN;  -- see evsrc_append_one
-  END IF;
+  PERFORM @evsrc_take_turn(_lossy, _wait);
   SELECT array_agg(CASE WHEN x = coalesce(v, 0) OR x = -1 OR (x = -2 AND v > 0)
                         THEN coalesce(v, 0) + 1 END ORDER BY n) INTO versions
     FROM unnest(_categories, _stream_ids, _expected) WITH ORDINALITY AS s(c, i, x, n)
@@ -735,18 +743,7 @@ AS $$
 DECLARE
   _before bigint;
 BEGIN
-  IF NOT _lossy AND current_setting('synchronous_commit') = 'off' THEN
-    RAISE EXCEPTION 'synchronous_commit is off' USING ERRCODE = 'EV001';
-  END IF;
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'the transaction is %', current_setting('transaction_isolation')
-      USING ERRCODE = 'EV003';
-  END IF;
-  IF (current_setting('lock_timeout') = '0'
-      AND set_config('lock_timeout', _wait::text, true) IS NULL)
-     OR pg_advisory_xact_lock(7701, '@evsrc_event'::regclass::oid::int) IS NULL THEN
-    RETURN;  -- see evsrc_append_one
-  END IF;
+  PERFORM @evsrc_take_turn(_lossy, _wait);
   SELECT e.version INTO _before FROM @evsrc_event AS e
    WHERE e.category = _category AND e.stream_id = _stream_id
      AND e.version >= _expected
